@@ -1,0 +1,31 @@
+"""What is told to users when something cannot be done: one sentence, and a next step."""
+
+from __future__ import annotations
+
+
+class DedupError(Exception):
+    """The base of every error that reaches a user.
+
+    ``str(error)`` is one sentence saying what is wrong, ``hint`` says what to do about it,
+    ``exit_code`` is what the command ends with.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(DedupError):
+    """The command line, or a setting, asks for something that does not exist."""
+
+    exit_code = 2
+
+
+class StateError(DedupError):
+    """The state directory or the journal cannot be used."""
+
+
+class LockedError(DedupError):
+    """Another run is working on the same environment."""

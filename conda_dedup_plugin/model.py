@@ -1,0 +1,238 @@
+"""The words of the project as data: no I/O here, and nothing that knows of conda.
+
+Sizes are integers of bytes. *Disk bytes* are ``st_blocks * 512``. Paths inside a tree are relative
+to its root, with ``/`` between components, decoded with ``os.fsdecode``.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+#: Set-user-id and set-group-id: files with either are never shared.
+SETID_BITS = 0o6000
+SCHEMA = 1
+
+
+class TreeKind(enum.Enum):
+    """What a directory in scope is."""
+
+    ENVIRONMENT = "environment"
+    CACHE = "cache"
+
+
+class Manager(enum.Enum):
+    """Which package manager made a tree; decides the dialect of its records and the rules for caches."""
+
+    CONDA = "conda"
+    MAMBA = "mamba"
+    RATTLER = "rattler"
+    PIXI = "pixi"
+    MAGIC = "magic"
+
+
+class Method(enum.Enum):
+    """How two inodes come to share their bytes."""
+
+    REFLINK = "reflink"
+    HARDLINK = "hardlink"
+
+
+class MethodChoice(enum.Enum):
+    """What the user asked for: ``auto`` is a reflink where the device can, else a hard link."""
+
+    AUTO = "auto"
+    REFLINK = "reflink"
+    HARDLINK = "hardlink"
+
+
+class Hazard(enum.IntEnum):
+    """What a file is, as far as sharing it is a hazard; a higher value is stricter."""
+
+    NATIVE = 0
+    BYTECODE = 1
+    PACKAGE = 2
+    UNTRACKED = 3
+    MUTABLE = 4
+    PREFIXED = 5
+
+
+class Reason(enum.Enum):
+    """Why a duplicate stays, or a share was skipped; the value is what users read."""
+
+    # known when planning
+    NAMES_OUTSIDE = "more names outside the scan"
+    NOT_SELECTED = "not among the selected environments"
+    CACHE_NAME = "cache name"
+    OTHER_DEVICE = "other device"
+    OTHER_OWNER = "other owner"
+    OTHER_MODE = "other mode"
+    OTHER_XATTRS = "other extended attributes or ACL"
+    OTHER_MTIME = "other modification time"
+    SETID = "setuid, setgid or file capabilities"
+    FROZEN = "frozen environment"
+    LOADER = "loader identity"
+    MUTABLE = "may be changed in place"
+    UNTRACKED = "not a package's file"
+    PACKAGE = "neither in a cache nor the same package"
+    PREFIXED = "patched with the prefix"
+    OVERLAY = "overlay: sharing lower files would grow the upper layer"
+    NO_REFLINK = "device cannot reflink"
+    COPIES_ASKED = "independent copies were asked for"
+    SHARED_OUTSIDE = "extents shared outside the scan"
+    LINK_LIMIT = "link limit"
+    NO_SHARING = "no way of sharing on this device"
+    # found when sharing
+    CHANGED = "changed since it was looked at"
+    DIFFERENT = "content differs"
+    BUSY = "open for writing"
+    VANISHED = "no longer there"
+    NOT_REGULAR = "not a regular file below its tree"
+    TOO_YOUNG = "changed less than 5 s ago on a network file system"
+    NO_ACCESS = "permission denied"
+    IMMUTABLE = "immutable or append-only"
+    NO_SPACE = "no space for the directory entry"
+    READ_ONLY = "read-only file system"
+    TEXT_BUSY = "being executed"
+    NOT_SHARED = "the file system shared nothing"
+    UNSUPPORTED = "not supported by the file system"
+    CONFLICT = "written through both names while being shared; both contents kept"
+    LOCKED = "another run is working on it"
+    KEEPER_GONE = "its keeper could not be used"
+
+
+class Dist(NamedTuple):
+    """One build of one package: name, version, build string, subdir and the digest of its archive.
+
+    ``digest`` is the archive's sha256, else its md5, else empty; ``channel`` is for display and never
+    compared alone. For a pip package ``build`` is empty and ``subdir`` is ``pypi``.
+    """
+
+    name: str
+    version: str
+    build: str
+    subdir: str
+    digest: str
+    channel: str = ""
+
+    @property
+    def identity(self) -> tuple[str, str, str, str, str]:
+        """What two records must agree in to speak of the same build."""
+        return (self.name, self.version, self.build, self.subdir, self.digest)
+
+    def __str__(self) -> str:
+        parts = (self.name, self.version, self.build) if self.build else (self.name, self.version)
+        return "-".join(parts)
+
+
+class Claim(NamedTuple):
+    """What a record says of one file.
+
+    ``sha256`` is the raw digest of the content as installed, or None where the record has none;
+    ``size`` is the size it belongs to, or -1 where the record does not say. ``path`` is the path in the
+    dist (a cache's own path; for noarch Python ``site-packages/...`` where known). ``prefixed``: the
+    package manager patched the prefix into it. ``no_link``: the package forbids linking it.
+    """
+
+    dist: Dist
+    path: str
+    sha256: bytes | None = None
+    size: int = -1
+    prefixed: bool = False
+    no_link: bool = False
+    pip: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """An environment (prefix) or a package cache, by its real path."""
+
+    root: str
+    kind: TreeKind
+    manager: Manager
+    name: str
+    #: False: its files may be keepers, but none of them is replaced and it has no row in the report.
+    selected: bool = True
+    #: CEP 22: marked as frozen by ``conda-meta/frozen``.
+    frozen: bool = False
+
+    @property
+    def is_cache(self) -> bool:
+        """Whether this is a package cache."""
+        return self.kind is TreeKind.CACHE
+
+    @property
+    def is_conda_cache(self) -> bool:
+        """Whether hard links inside would mislead ``conda clean`` (rattler's caches count none)."""
+        return self.is_cache and self.manager in (Manager.CONDA, Manager.MAMBA)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The trees a run looks at, no tree twice, and what went wrong while finding them."""
+
+    trees: tuple[Tree, ...]
+    warnings: tuple[str, ...] = ()
+
+
+class Name(NamedTuple):
+    """One name of an inode: the index of its tree in the scope, its path there, what a record says."""
+
+    tree: int
+    path: str
+    claim: Claim | None
+
+
+class InodeKey(NamedTuple):
+    """What the kernel knows an inode by."""
+
+    device: int
+    number: int
+
+
+@dataclass(slots=True)
+class Inode:
+    """One inode of at least the minimal size, with every name of it that was seen."""
+
+    key: InodeKey
+    size: int
+    disk_bytes: int
+    mode: int
+    uid: int
+    gid: int
+    nlink: int
+    mtime_ns: int
+    ctime_ns: int
+    names: list[Name] = field(default_factory=list)
+    hazard: Hazard = Hazard.NATIVE
+
+
+@dataclass(slots=True)
+class Totals:
+    """Counted bytes: the T of the JSON schema.
+
+    ``files`` counts names, ``inodes`` and all ``*_bytes`` but ``apparent_bytes`` count inodes once;
+    ``duplicate_bytes == freeable_bytes + held_bytes``, in disk bytes.
+    """
+
+    files: int = 0
+    inodes: int = 0
+    apparent_bytes: int = 0
+    disk_bytes: int = 0
+    duplicate_bytes: int = 0
+    freeable_bytes: int = 0
+    held_bytes: int = 0
+    unrecorded_bytes: int = 0
+
+
+@dataclass(slots=True)
+class TreeTotals:
+    """What one environment or cache holds: the numbers of an E of the JSON schema."""
+
+    files: int = 0
+    inodes: int = 0
+    apparent_bytes: int = 0
+    disk_bytes: int = 0
+    private_bytes: int = 0
+    freeable_bytes: int = 0
