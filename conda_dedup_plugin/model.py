@@ -13,6 +13,8 @@ from typing import NamedTuple
 #: Set-user-id and set-group-id: files with either are never shared.
 SETID_BITS = 0o6000
 SCHEMA = 1
+#: Our staging directories begin so; they stand at the root of a tree, and only during a run.
+STAGING_PREFIX = ".conda-dedup-"
 
 
 class TreeKind(enum.Enum):
@@ -191,6 +193,18 @@ class InodeKey(NamedTuple):
     number: int
 
 
+class Layout(NamedTuple):
+    """The extents of one file: (logical, physical, length) in bytes, neighbours merged.
+
+    ``shared``: some extent is referenced more than once. ``exact``: every extent has a physical place
+    of its own (not inline, not still to be written).
+    """
+
+    extents: tuple[tuple[int, int, int], ...]
+    shared: bool
+    exact: bool
+
+
 @dataclass(slots=True)
 class Inode:
     """One inode of at least the minimal size, with every name of it that was seen."""
@@ -206,6 +220,12 @@ class Inode:
     ctime_ns: int
     names: list[Name] = field(default_factory=list)
     hazard: Hazard = Hazard.NATIVE
+    #: Extended attributes, ACL and labels, as one comparable value; looked at for candidates only.
+    xattrs: bytes = b""
+    #: Has file capabilities.
+    capabilities: bool = False
+    #: Where its bytes lie on the device, where that can be asked for; looked at for candidates only.
+    layout: Layout | None = None
 
 
 @dataclass(slots=True)
@@ -236,3 +256,16 @@ class TreeTotals:
     disk_bytes: int = 0
     private_bytes: int = 0
     freeable_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What one device can do; ``link_limit`` is the most names an inode may have."""
+
+    number: int
+    file_system: str
+    reflink: bool
+    hardlink: bool
+    overlay: bool = False
+    remote: bool = False
+    link_limit: int = 65_000

@@ -1,0 +1,127 @@
+"""Doing what a plan says, one inode at a time; what could not be done is counted, with its reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from . import state
+from .errors import StateError
+from .journal import Journal, NoJournal
+from .model import Method, Reason
+from .sharing.hardlink import Hardlinker
+from .sharing.outcome import Outcome
+from .sharing.recovery import recover
+from .sharing.reflink import Reflinker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from .engine import Analysis
+    from .model import InodeKey, Scope
+    from .plan import Share
+
+
+@dataclass(slots=True)
+class Applied:
+    """What was done. ``by_method`` and ``skipped`` give (inodes, bytes); ``failed`` (path, error)."""
+
+    run: str = ""
+    inodes: int = 0
+    names: int = 0
+    bytes_freed: int = 0
+    by_method: dict[Method, tuple[int, int]] = field(default_factory=dict)
+    skipped: dict[Reason, tuple[int, int]] = field(default_factory=dict)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, share: Share, outcome: Outcome, path: str) -> None:
+        """Count what came of one share; ``path`` names its duplicate."""
+        if outcome.method is not None:
+            self.inodes += 1
+            self.names += len(share.duplicate.names)
+            self.bytes_freed += outcome.bytes_freed
+            inodes, size = self.by_method.get(outcome.method, (0, 0))
+            self.by_method[outcome.method] = (inodes + 1, size + outcome.bytes_freed)
+        elif outcome.reason is not None:
+            inodes, size = self.skipped.get(outcome.reason, (0, 0))
+            self.skipped[outcome.reason] = (inodes + 1, size + share.freed_bytes)
+            if outcome.detail:
+                self.notes.append(f"{path!r}: {outcome.reason.value}: {outcome.detail!r}")
+        else:
+            self.failed.append((path, outcome.error))
+
+
+def apply_plan(analysis: Analysis, command: str, journal: bool = True) -> Applied:
+    """Do what the plan says. ``command`` is noted in the journal.
+
+    StateError: the journal cannot be used, and ``journal`` does not say to do without; nothing has
+    been changed then, or what has been is complete.
+    """
+    book = Journal.open() if journal else NoJournal()
+    applied = Applied()
+    try:
+        with ExitStack() as stack:
+            locked = _lock_out(stack, analysis, journal)
+            if journal:
+                applied.notes += _recover(book)
+            applied.run = book.begin(command)
+            for share, outcome in _share(analysis, book, locked):
+                applied.add(share, outcome, path_of(analysis.scope, share))
+            book.finish()
+    finally:
+        book.close()
+    return applied
+
+
+def path_of(scope: Scope, share: Share) -> str:
+    """Return the first name of a share's duplicate, as an absolute path."""
+    name = share.duplicate.names[0]
+    return f"{scope.trees[name.tree].root}/{name.path}"
+
+
+def _lock_out(stack: ExitStack, analysis: Analysis, needed: bool) -> set[int]:
+    """Lock every tree that will be changed; return those that another run is working on."""
+    locked = set()
+    for tree in sorted({name.tree for share in analysis.plan.shares for name in share.duplicate.names}):
+        try:
+            if not stack.enter_context(state.lock(analysis.scope.trees[tree].root)):
+                locked.add(tree)
+        except StateError:
+            if needed:
+                raise
+    return locked
+
+
+def _recover(journal: Journal) -> list[str]:
+    with state.lock(str(state.state_directory())) as ours:
+        return recover(journal) if ours else []
+
+
+def _share(analysis: Analysis, journal: Journal, locked: set[int]) -> Iterator[tuple[Share, Outcome]]:
+    ready = []
+    for share in analysis.plan.shares:
+        if any(name.tree in locked for name in share.duplicate.names):
+            yield share, Outcome(share.duplicate, reason=Reason.LOCKED)
+        else:
+            ready.append(share)
+    shares = {share.duplicate.key: share for share in ready}
+    counts = Counter(share.method for share in ready)
+    if counts[Method.REFLINK]:
+        with Reflinker(analysis.scope, journal) as reflinker:
+            yield from _outcomes(shares, reflinker.run(_by(Method.REFLINK, ready)))
+    if counts[Method.HARDLINK]:
+        with Hardlinker(analysis.scope, journal, analysis.devices) as hardlinker:
+            yield from _outcomes(shares, hardlinker.run(_by(Method.HARDLINK, ready)))
+
+
+def _by(method: Method, shares: Iterable[Share]) -> Iterator[Share]:
+    return (share for share in shares if share.method is method)
+
+
+def _outcomes(
+    shares: dict[InodeKey, Share], outcomes: Iterable[Outcome]
+) -> Iterator[tuple[Share, Outcome]]:
+    return ((shares[outcome.duplicate.key], outcome) for outcome in outcomes)

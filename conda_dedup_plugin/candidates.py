@@ -1,0 +1,46 @@
+"""Which inodes may hold the same bytes, going by the records alone: a proposal, never a proof. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from .model import Hazard
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .model import Inode
+
+#: What two inodes agree in when their records say that they hold the same bytes.
+ContentKey: TypeAlias = tuple[object, ...]
+
+
+def content_key(inode: Inode) -> ContentKey | None:
+    """Return what identifies the content of ``inode``: its digest, else (dist, path in dist); None if unknown.
+
+    A digest whose record names another size than the inode's is stale and counts for nothing. What pip
+    compiled has neither: it differs in every environment.
+    """
+    identity: ContentKey | None = None
+    for name in inode.names:
+        claim = name.claim
+        if claim is None:
+            continue
+        if claim.sha256 is not None:
+            if claim.size in (-1, inode.size):
+                return (inode.size, claim.sha256)
+        elif identity is None and not claim.pip:
+            identity = (inode.size, claim.dist.identity, claim.path)
+    if identity is not None and inode.hazard in (Hazard.BYTECODE, Hazard.PREFIXED):
+        return identity
+    return None
+
+
+def propose(inodes: Iterable[Inode]) -> list[list[Inode]]:
+    """Group the inodes that may hold the same bytes; groups of one are left out."""
+    groups: dict[ContentKey, list[Inode]] = {}
+    for inode in inodes:
+        key = content_key(inode)
+        if key is not None:
+            groups.setdefault(key, []).append(inode)
+    return [group for group in groups.values() if len(group) > 1]

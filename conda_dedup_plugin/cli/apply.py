@@ -1,0 +1,87 @@
+"""``apply``: share what is held twice."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from ..errors import DedupError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from ..engine import Analysis
+
+NAME = "apply"
+HELP = "Share what is held twice, after asking."
+EXAMPLES = """\
+examples:
+  {prog} apply --dry-run
+  {prog} apply --yes -n bert -n nlp
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this verb."""
+    from .parser import add_plan_options, add_scope_options
+
+    add_scope_options(parser)
+    add_plan_options(parser)
+    parser.add_argument("-d", "--dry-run", action="store_true", help="print the plan and change nothing")
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("--no-journal", action="store_true",
+                        help="keep no journal: undo can then restore contents, but no old times")  # fmt: skip
+
+
+def execute(options: argparse.Namespace) -> int:
+    """Print or execute the plan."""
+    from ..apply import apply_plan
+    from ..errors import StateError
+    from ..report import json, text
+    from .common import analysis_of
+
+    if not (options.dry_run or options.yes) and (options.json or not sys.stdin.isatty()):
+        raise DedupError("nothing was changed, for nobody can be asked", "add --yes, or --dry-run to see the plan")
+    analysis, notes = analysis_of(options)
+    applied = None
+    if not options.dry_run:
+        if not options.yes and not _agreed(analysis):
+            return 1
+        try:
+            applied = apply_plan(analysis, f"{options.prog} apply", journal=not options.no_journal)
+        except StateError as exc:
+            hint = "make it writable, or add --no-journal (undo then knows no old times)"
+            raise StateError(str(exc), exc.hint or hint) from exc
+    if options.json:
+        document = json.apply_document(analysis, applied)
+        document["warnings"] = [*notes, *document["warnings"]]
+        sys.stdout.write(json.dump(document) + "\n")
+    elif not options.quiet:
+        if applied is None:
+            text.print_plan(analysis, text.console())
+        else:
+            text.print_applied(applied, text.console())
+    if not options.json:
+        notes += [*analysis.warnings, *(applied.notes if applied else [])]
+        err = text.console(stderr=True)
+        text.print_notes([] if options.quiet else notes, err)
+        text.print_notes([f"{path}: {error}" for path, error in (applied.failed if applied else [])], err, "failed")
+    return 1 if applied is not None and applied.failed else 0
+
+
+def _agreed(analysis: Analysis) -> bool:
+    from ..report import text
+
+    out = text.console()
+    out.print(text.Text(text.summary_of_plan(analysis)))
+    if not analysis.plan.shares:
+        return True
+    try:
+        answer = input("Share them? [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() in ("y", "yes"):
+        return True
+    out.print("Nothing was changed.")
+    return False

@@ -1,0 +1,74 @@
+"""The words of the command line, and nothing else: argparse only."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from .. import __version__
+from ..errors import UsageError
+from ..model import MethodChoice
+from . import apply, demo, report
+
+_VERBS = (report, apply, demo)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises what is wrong instead of printing it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message, f"see: {self.prog} --help")
+
+
+def build_parser(prog: str) -> argparse.ArgumentParser:
+    """Return the parser of every verb; the result of parsing has ``execute``."""
+    parser = _Parser(
+        prog=prog,
+        description="Find and share what conda environments and package caches hold twice.",
+    )
+    parser.add_argument("--version", action="version", version=f"conda-dedup-plugin {__version__}")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.set_defaults(execute=lambda _: parser.print_help() or 0)
+    verbs = parser.add_subparsers(metavar="COMMAND", title="commands")
+    for verb in _VERBS:
+        added = verbs.add_parser(
+            verb.NAME,
+            help=verb.HELP,
+            description=verb.HELP,
+            epilog=verb.EXAMPLES.format(prog=prog),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.add_argument("--json", action="store_true", help="print one JSON document")
+        added.set_defaults(execute=verb.execute)
+        verb.configure(added)
+    return parser
+
+
+def add_scope_options(parser: argparse.ArgumentParser) -> None:
+    """Which environments and caches; dests of our own, for conda reads ``args.name`` and ``args.prefix``."""
+    scope = parser.add_argument_group("scope", "by default everything that can be found")
+    scope.add_argument("-n", "--name", action="append", default=[], dest="dedup_names", metavar="NAME",
+                       help="an environment by name (repeatable)")  # fmt: skip
+    scope.add_argument("-p", "--prefix", action="append", default=[], dest="dedup_prefixes", metavar="PREFIX",
+                       help="an environment by path (repeatable)")  # fmt: skip
+    scope.add_argument("--search", action="append", default=[], dest="dedup_search", metavar="DIR",
+                       help="every environment and package cache below DIR (repeatable)")  # fmt: skip
+    scope.add_argument("--pkgs-dir", action="append", default=[], dest="dedup_pkgs_dirs", metavar="DIR",
+                       help="a package cache (repeatable)")  # fmt: skip
+    scope.add_argument("--no-discover", action="store_false", dest="dedup_discover",
+                       help="look at nothing but what is named; otherwise the rest serves as keepers")  # fmt: skip
+
+
+def add_plan_options(parser: argparse.ArgumentParser) -> None:
+    """What may be shared how."""
+    plan = parser.add_argument_group("plan")
+    plan.add_argument("--method", choices=[choice.value for choice in MethodChoice],
+                      help="how to share (default: the setting dedup_method)")  # fmt: skip
+    plan.add_argument("--min-size", type=int, metavar="BYTES",
+                      help="leave smaller files alone (default: the setting dedup_min_size)")  # fmt: skip
+    plan.add_argument("--include-cache", action="store_true",
+                      help="hard-link conda caches within themselves and to each other too; "
+                      "'conda clean --packages' then takes what is linked for used")  # fmt: skip
+    plan.add_argument("--override-frozen", action="store_true", help="change frozen environments too")
+    plan.add_argument("--same-layer", action="store_true",
+                      help="on an overlay: all files lie in its upper layer (a container build)")  # fmt: skip

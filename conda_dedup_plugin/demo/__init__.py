@@ -1,0 +1,1 @@
+"""Conda packages, channels and environments made on the spot, without a network."""

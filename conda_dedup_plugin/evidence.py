@@ -1,0 +1,59 @@
+"""What must be looked at for candidates only: attributes, first bytes, extents, and their devices."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from .model import Hazard
+from .policy import HEAD_BYTES, is_native_head
+from .sharing.extents import layout_of
+from .sharing.opening import open_inode, xattrs_of
+from .sharing.probe import probe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from .model import Device, Inode, Scope
+
+_CAPABILITIES = b"security.capability"
+
+
+def gather(
+    scope: Scope, candidates: Iterable[Sequence[Inode]]
+) -> tuple[list[list[Inode]], dict[int, Device]]:
+    """Look at every candidate and return the groups again, with the devices they lie on.
+
+    An inode that cannot be opened (gone, or not ours to read) leaves its group. Extents are asked for
+    only where they can be shared.
+    """
+    devices: dict[int, Device] = {}
+    groups = []
+    for inodes in candidates:
+        group = [inode for inode in inodes if _look(scope, inode, devices)]
+        if len(group) > 1:
+            groups.append(group)
+    return groups, devices
+
+
+def _look(scope: Scope, inode: Inode, devices: dict[int, Device]) -> bool:
+    try:
+        descriptor = open_inode(scope, inode)
+    except OSError:
+        return False
+    try:
+        device = devices.get(inode.key.device)
+        if device is None:
+            device = devices[inode.key.device] = probe(descriptor)
+        inode.xattrs = xattrs_of(descriptor)
+        inode.capabilities = _CAPABILITIES in inode.xattrs
+        if device.reflink:
+            inode.layout = layout_of(descriptor)
+        if inode.mode & 0o111 and inode.hazard in (Hazard.PACKAGE, Hazard.UNTRACKED):
+            if is_native_head(os.pread(descriptor, HEAD_BYTES, 0)):
+                inode.hazard = Hazard.NATIVE
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True

@@ -1,0 +1,192 @@
+"""Who may be hard-linked to whom: the rules of the plan that hold for hard links only. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .model import SETID_BITS, Hazard, Reason
+from .policy import HARDLINK_REFUSED, loader_sensitive, takes_any_mtime
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .model import Device, Inode, InodeKey, Name, Scope
+    from .plan import PlanOptions
+
+#: Where two names of one inode meet in front of a loader: an environment, or one package of a cache.
+Place = tuple[int, str]
+
+
+class Places:
+    """At which places an inode has (or will have) names, and whether a loader is sensitive to them."""
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self._at: dict[InodeKey, dict[Place, bool]] = {}
+        self._links: dict[InodeKey, int] = {}
+
+    def _of(self, inode: Inode) -> dict[Place, bool]:
+        places: dict[Place, bool] = {}
+        for name in inode.names:
+            inside = name.path.split("/", 1)[0] if self._scope.trees[name.tree].is_cache else ""
+            place = (name.tree, inside)
+            places[place] = places.get(place, False) or loader_sensitive(name.path)
+        return places
+
+    def add(self, keeper: Inode) -> None:
+        """Note the names of a keeper."""
+        self._at[keeper.key] = self._of(keeper)
+        self._links[keeper.key] = keeper.nlink
+
+    def link(self, duplicate: Inode, keeper: Inode) -> None:
+        """Note that the names of ``duplicate`` will be the keeper's."""
+        at = self._at[keeper.key]
+        for place, sensitive in self._of(duplicate).items():
+            at[place] = at.get(place, False) or sensitive
+        self._links[keeper.key] += len(duplicate.names)
+
+    def conflict(self, duplicate: Inode, keeper: Inode) -> bool:
+        """Whether linking would let a loader find one file where it found two."""
+        at = self._at[keeper.key]
+        return any(
+            place in at and (sensitive or at[place]) for place, sensitive in self._of(duplicate).items()
+        )
+
+    def links(self, keeper: Inode) -> int:
+        """How many names the keeper will have by now."""
+        return self._links[keeper.key]
+
+
+class HardlinkRules:
+    """The rules, for one scope and one set of options."""
+
+    def __init__(self, scope: Scope, devices: Mapping[int, Device], options: PlanOptions) -> None:
+        self._scope = scope
+        self._devices = devices
+        self._options = options
+
+    def new_places(self) -> Places:
+        """An empty book of places, for one group."""
+        return Places(self._scope)
+
+    def keeper_rank(self, inode: Inode) -> tuple[object, ...]:
+        """Sort key: the best keeper first.
+
+        A conda cache's inode, another cache's, one that cannot be replaced anyway, the one with the
+        most names, the oldest; the key makes the order a total one.
+        """
+        trees = [self._scope.trees[name.tree] for name in inode.names]
+        cache = (
+            0 if any(tree.is_conda_cache for tree in trees) else 1 if any(t.is_cache for t in trees) else 2
+        )
+        movable = self.immovable(inode) is None
+        return (cache, movable, -inode.nlink, inode.mtime_ns, inode.key)
+
+    def immovable(self, inode: Inode) -> Reason | None:
+        """Why no name of ``inode`` may be given to any keeper, if so."""
+        trees = [self._scope.trees[name.tree] for name in inode.names]
+        if not any(tree.selected for tree in trees):
+            return Reason.NOT_SELECTED
+        if inode.mode & SETID_BITS or inode.capabilities:
+            return Reason.SETID
+        if inode.hazard in HARDLINK_REFUSED:
+            return HARDLINK_REFUSED[inode.hazard]
+        if any(tree.is_conda_cache for tree in trees) and not self._options.include_cache:
+            return Reason.CACHE_NAME
+        if any(tree.frozen for tree in trees) and not self._options.override_frozen:
+            return Reason.FROZEN
+        if inode.nlink > len(inode.names):
+            return Reason.NAMES_OUTSIDE
+        if not all(tree.selected for tree in trees):
+            return Reason.NOT_SELECTED
+        if self._options.euid not in (0, inode.uid):
+            return Reason.OTHER_OWNER
+        if not self._in_upper_layer(inode):
+            return Reason.OVERLAY
+        return None
+
+    def choose(
+        self, inode: Inode, keepers: Sequence[Inode], places: Places
+    ) -> tuple[Inode | None, Reason | None]:
+        """Return the best of ``keepers`` for ``inode``, else None and why."""
+        reason = self.immovable(inode)
+        if reason is not None:
+            return None, reason
+        for keeper in sorted(keepers, key=lambda keeper: self._distance(inode, keeper)):
+            why = self._refused(inode, keeper, places)
+            if why is None:
+                return keeper, None
+            reason = reason or why
+        return None, reason
+
+    def _distance(self, inode: Inode, keeper: Inode) -> int:
+        """0: a cache has the same file of the same package; 1: the same package; 2: any other keeper."""
+        own = {(name.claim.dist.identity, name.claim.path) for name in inode.names if name.claim}
+        dists = {identity for identity, _ in own}
+        cached = [name.claim for name in keeper.names if name.claim and self._scope.trees[name.tree].is_cache]
+        if any((claim.dist.identity, claim.path) in own for claim in cached):
+            return 0
+        return 1 if any(claim.dist.identity in dists for claim in cached) else 2
+
+    def _refused(self, inode: Inode, keeper: Inode, places: Places) -> Reason | None:
+        """Why ``inode`` may not be linked to this ``keeper``, if so."""
+        if keeper.mode & SETID_BITS or keeper.capabilities:
+            return Reason.SETID
+        if (inode.uid, inode.gid) != (keeper.uid, keeper.gid):
+            return Reason.OTHER_OWNER
+        if inode.mode != keeper.mode:
+            return Reason.OTHER_MODE
+        if inode.xattrs != keeper.xattrs:
+            return Reason.OTHER_XATTRS
+        hazard = max(inode.hazard, keeper.hazard)
+        if hazard in HARDLINK_REFUSED:
+            return HARDLINK_REFUSED[hazard]
+        if self._caches_differ(inode, keeper):
+            return Reason.CACHE_NAME
+        if hazard is Hazard.PACKAGE and not self._as_conda_would(inode, keeper):
+            return Reason.PACKAGE
+        if not takes_any_mtime(hazard) and inode.mtime_ns != keeper.mtime_ns:
+            return Reason.OTHER_MTIME
+        if not self._may_keep_frozen(keeper):
+            return Reason.FROZEN
+        if not self._in_upper_layer(keeper):
+            return Reason.OVERLAY
+        if places.conflict(inode, keeper):
+            return Reason.LOADER
+        if places.links(keeper) + len(inode.names) > self._devices[keeper.key.device].link_limit:
+            return Reason.LINK_LIMIT
+        return None
+
+    def _caches_differ(self, inode: Inode, keeper: Inode) -> bool:
+        """Whether a link would tie a cache to another one; ``conda clean`` would take it for used."""
+        caches = {name.tree for name in inode.names if self._scope.trees[name.tree].is_cache}
+        if not caches:
+            return False
+        keeps = {name.tree for name in keeper.names if self._scope.trees[name.tree].is_cache}
+        if self._options.include_cache:
+            return False
+        return caches != keeps or any(self._scope.trees[tree].is_conda_cache for tree in caches | keeps)
+
+    def _as_conda_would(self, inode: Inode, keeper: Inode) -> bool:
+        """Whether the keeper is in a cache or is the same package's, where conda itself hard-links."""
+
+        def dists(names: Sequence[Name]) -> set[tuple[str, ...]]:
+            return {name.claim.dist.identity for name in names if name.claim}
+
+        if any(self._scope.trees[name.tree].is_cache for name in keeper.names):
+            return True
+        return bool(dists(inode.names) & dists(keeper.names))
+
+    def _may_keep_frozen(self, keeper: Inode) -> bool:
+        """A frozen environment's own inode is left alone; one that its cache holds too is the cache's."""
+        if self._options.override_frozen:
+            return True
+        trees = [self._scope.trees[name.tree] for name in keeper.names]
+        return any(tree.is_cache for tree in trees) or not any(tree.frozen for tree in trees)
+
+    def _in_upper_layer(self, inode: Inode) -> bool:
+        """False for a file of an overlay that may lie in a lower layer."""
+        if not self._devices[inode.key.device].overlay or self._options.same_layer:
+            return True
+        since = self._options.fresh_since_ns
+        return since is not None and inode.ctime_ns >= since

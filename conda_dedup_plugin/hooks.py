@@ -1,0 +1,124 @@
+"""What the hooks do: record the transaction, share after the command. Nothing here ever raises.
+
+No conda command may end in another way because of us: not by an error of ours, not by Ctrl-C during
+our part, and nothing is ever printed on stdout.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from .automatic import Shared
+
+log = logging.getLogger(__name__)
+
+#: When the command of this process began, in seconds since the epoch.
+_began = 0.0
+#: The transactions of this process: what was linked, as (name, version, build), by prefix.
+_transactions: dict[str, set[tuple[str, str, str]]] = {}
+
+
+def before(command: str) -> None:
+    """Note when the command began: all that an old conda tells about what it changes."""
+    global _began
+    _began = time.time()
+    _transactions.clear()
+
+
+def transaction(prefix: str | None, linked: Iterable[Any] | None, unlinked: Iterable[Any] | None) -> None:
+    """Record a transaction, in this process and, should that die, in the environment's state."""
+
+    def record() -> None:
+        from conda.base.context import context
+
+        if not prefix or context.dry_run or context.download_only:
+            return
+        dists = {(record.name, record.version, record.build) for record in linked or ()}
+        _transactions.setdefault(prefix, set()).update(dists)
+        from .pending import note
+
+        note(prefix, sorted("-".join(dist) for dist in _transactions[prefix]))
+
+    _harmless(record)
+
+
+def transaction_reversed(prefix: str | None) -> None:
+    """Forget a transaction that conda takes back."""
+
+    def forget() -> None:
+        from .pending import clear
+
+        if prefix and _transactions.pop(prefix, None) is not None:
+            clear(prefix)
+
+    _harmless(forget)
+
+
+def after(command: str) -> None:
+    """Share what the command brought; at most a few lines on stderr."""
+    try:
+        _after(command)
+    except KeyboardInterrupt:
+        _say("interrupted; what was shared until then is complete")
+    except BaseException as exc:
+        log.debug("the automatic run failed", exc_info=True)
+        _say(f"nothing more was shared ({type(exc).__name__}: {exc}); conda itself is done")
+
+
+def _after(command: str) -> None:
+    from conda.base.context import context
+
+    if context.dry_run or context.download_only:
+        return
+    from .settings import load
+
+    settings = load()
+    for warning in settings.warnings:
+        _say(warning)
+    if not settings.auto:
+        return
+    from .automatic import share_changed
+
+    for shared in share_changed(settings, _began, dict(_transactions), command, bool(context.always_copy)):
+        _say(_line(shared))
+
+
+def _line(shared: Shared) -> str:
+    from .report.text import decimal, files
+
+    line = (
+        f"{files(shared.names)} of env '{shared.name}' now shared, "
+        f"{decimal(shared.bytes_freed)} freed in {shared.seconds:.1f} s"
+    )
+    return line + (f"; {shared.failed} failed, see: conda dedup apply" if shared.failed else "")
+
+
+def _say(line: str) -> None:
+    """Print one line on stderr, if the user wants to hear anything and if there is a stderr."""
+
+    def say() -> None:
+        from conda.base.context import context
+
+        if context.json or context.quiet or sys.stderr is None:
+            return
+        text = "".join(c if c.isprintable() else "?" for c in line)
+        # straight to the descriptor's stream: conda may have redirected loggers and spinners
+        sys.stderr.write(f"dedup: {text}{os.linesep if os.name == 'nt' else chr(10)}")
+        sys.stderr.flush()
+
+    _harmless(say)
+
+
+def _harmless(action: Callable[[], None]) -> None:
+    """Do it, whatever comes of it: inside conda's transaction even Ctrl-C would undo the user's work."""
+    try:
+        action()
+    except BaseException:
+        log.debug("an action of conda-dedup-plugin failed", exc_info=True)

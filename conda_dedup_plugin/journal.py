@@ -1,0 +1,234 @@
+"""What was done, so that it can be completed, shown and undone: one SQLite file.
+
+The intents of a batch are durable before anything changes, the results follow in one commit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import __version__
+from .errors import StateError
+from .model import InodeKey, Method
+from .sharing.linux import REMOTE, file_system
+from .state import is_running, process_identity, state_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+_FORMAT = 1
+_TABLES = """
+CREATE TABLE run (
+    id TEXT PRIMARY KEY, started REAL NOT NULL, finished REAL, command TEXT NOT NULL,
+    process TEXT NOT NULL, uid INTEGER NOT NULL, version TEXT NOT NULL
+);
+CREATE TABLE change (
+    id INTEGER PRIMARY KEY, run TEXT NOT NULL REFERENCES run(id), state TEXT NOT NULL,
+    method TEXT NOT NULL, root BLOB NOT NULL, path BLOB NOT NULL, staged BLOB NOT NULL,
+    old_device TEXT NOT NULL, old_number TEXT NOT NULL, size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL, mode INTEGER NOT NULL, uid INTEGER NOT NULL, gid INTEGER NOT NULL,
+    keeper_device TEXT NOT NULL, keeper_number TEXT NOT NULL, bytes_freed INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX change_state ON change(state) WHERE state = 'intent';
+CREATE INDEX change_place ON change(root, path);
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One name that is given to another inode (hard link), or one inode that is given other extents.
+
+    ``root`` and ``path`` name the target, ``staged`` is where the keeper's new name waits, and the old
+    inode after the exchange, as a path in the same tree (empty for reflinks). ``old`` and its size,
+    mtime (ns), mode, uid and gid are what the name stood for before.
+    """
+
+    method: Method
+    root: str
+    path: str
+    staged: str
+    old: InodeKey
+    size: int
+    mtime_ns: int
+    mode: int
+    uid: int
+    gid: int
+    keeper: InodeKey
+
+
+@dataclass(frozen=True, slots=True)
+class OpenIntent:
+    """A change of a run that died before it could say what came of it."""
+
+    number: int
+    run: str
+    change: Change
+
+
+class Journal:
+    """The journal of one user. Every method raises StateError when the file cannot be used."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.run = ""
+
+    @classmethod
+    def open(cls, path: Path | None = None) -> Journal:
+        """Open the journal at ``path``, by default the user's own, and make it if it does not exist."""
+        path = path or state_directory() / "journal.sqlite"
+        try:
+            connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+            remote = _is_remote(path.parent)
+            connection.execute(f"PRAGMA journal_mode={'DELETE' if remote else 'WAL'}")
+            connection.execute("PRAGMA synchronous=FULL")
+            with _transaction(connection):
+                found = connection.execute("PRAGMA user_version").fetchone()[0]
+                if found == 0:
+                    for statement in _TABLES.split(";"):
+                        connection.execute(statement)
+                    connection.execute(f"PRAGMA user_version={_FORMAT}")
+        except sqlite3.Error as exc:
+            raise StateError(f"the journal {str(path)!r} cannot be used ({exc})") from exc
+        if found not in (0, _FORMAT):
+            connection.close()
+            raise StateError(f"the journal {str(path)!r} is of another version of conda-dedup-plugin")
+        return cls(connection)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    def begin(self, command: str) -> str:
+        """Begin a run and return its id."""
+        self.run = uuid.uuid4().hex[:12]
+        self._write(
+            "INSERT INTO run VALUES (?, ?, NULL, ?, ?, ?, ?)",
+            [(self.run, time.time(), command, process_identity(os.getpid()), os.getuid(), __version__)],
+        )
+        return self.run
+
+    def finish(self) -> None:
+        """Note that the run came to its end; one that changed nothing is forgotten."""
+        self._write("UPDATE run SET finished = ? WHERE id = ?", [(time.time(), self.run)])
+        self._write("DELETE FROM run WHERE id = ? AND id NOT IN (SELECT run FROM change)", [(self.run,)])
+
+    def intend(self, changes: Sequence[Change]) -> list[int]:
+        """Write down what is about to be done; durable on return. Returns a number for each."""
+        return self._insert("intent", changes, [0] * len(changes))
+
+    def done(self, changes: Sequence[Change], freed: Sequence[int]) -> None:
+        """Write down what needed no intent (reflinks)."""
+        self._insert("done", changes, freed)
+
+    def _insert(self, state: str, changes: Sequence[Change], freed: Sequence[int]) -> list[int]:
+        try:
+            with _transaction(self._connection):
+                first = self._connection.execute("SELECT COALESCE(MAX(id), 0) + 1 FROM change").fetchone()[0]
+                numbers = list(range(first, first + len(changes)))
+                self._connection.executemany(
+                    f"INSERT INTO change VALUES ({', '.join('?' * 17)})",
+                    [
+                        (
+                            number, self.run, state, change.method.value, os.fsencode(change.root),
+                            os.fsencode(change.path), os.fsencode(change.staged), str(change.old.device),
+                            str(change.old.number), change.size, change.mtime_ns, change.mode, change.uid,
+                            change.gid, str(change.keeper.device), str(change.keeper.number), size,
+                        )
+                        for number, change, size in zip(numbers, changes, freed, strict=True)
+                    ],
+                )  # fmt: skip
+        except sqlite3.Error as exc:
+            raise StateError(f"the journal cannot be written to ({exc})") from exc
+        return numbers
+
+    def resolve(self, results: Iterable[tuple[int, str, int]]) -> None:
+        """Write down what came of intents: (number, state, bytes freed); state: done, dropped, conflict."""
+        self._write(
+            "UPDATE change SET state = ?, bytes_freed = ? WHERE id = ?",
+            [(state, freed, number) for number, state, freed in results],
+        )
+        self._write("DELETE FROM change WHERE state = 'dropped' AND run = ?", [(self.run,)])
+
+    def open_intents(self) -> list[OpenIntent]:
+        """Return the intents of runs whose process is gone."""
+        try:
+            rows = self._connection.execute(
+                "SELECT change.*, run.process FROM change JOIN run ON run.id = change.run"
+                " WHERE change.state = 'intent' ORDER BY change.id"
+            ).fetchall()
+        except sqlite3.Error as exc:
+            raise StateError(f"the journal cannot be read ({exc})") from exc
+        alive: dict[str, bool] = {}
+        return [
+            _open_intent(row)
+            for row in rows
+            if not alive.setdefault(row[-1], is_running(row[-1])) and row[1] != self.run
+        ]
+
+    def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        try:
+            with _transaction(self._connection):
+                self._connection.executemany(statement, rows)
+        except sqlite3.Error as exc:
+            raise StateError(f"the journal cannot be written to ({exc})") from exc
+
+
+class NoJournal(Journal):
+    """Remembers nothing: for ``--no-journal``."""
+
+    def __init__(self) -> None:
+        super().__init__(sqlite3.connect(":memory:", isolation_level=None))
+        for statement in _TABLES.split(";"):
+            self._connection.execute(statement)
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _is_remote(directory: Path) -> bool:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        return file_system(descriptor) in REMOTE
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _open_intent(row: tuple[object, ...]) -> OpenIntent:
+    number, run, _, method, root, path, staged, device, inode, size, mtime, mode, uid, gid, kdev, kino = row[
+        :16
+    ]
+    return OpenIntent(
+        number=int(str(number)),
+        run=str(run),
+        change=Change(
+            method=Method(method),
+            root=os.fsdecode(root),  # type: ignore[arg-type]
+            path=os.fsdecode(path),  # type: ignore[arg-type]
+            staged=os.fsdecode(staged),  # type: ignore[arg-type]
+            old=InodeKey(int(str(device)), int(str(inode))),
+            size=int(str(size)),
+            mtime_ns=int(str(mtime)),
+            mode=int(str(mode)),
+            uid=int(str(uid)),
+            gid=int(str(gid)),
+            keeper=InodeKey(int(str(kdev)), int(str(kino))),
+        ),
+    )

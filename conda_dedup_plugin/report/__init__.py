@@ -1,0 +1,1 @@
+"""Inventory, plan and outcomes, as people and programs read them."""

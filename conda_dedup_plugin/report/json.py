@@ -1,0 +1,103 @@
+"""The JSON documents. All bytes are integers of bytes; every document has ``schema``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from ..model import SCHEMA
+
+if TYPE_CHECKING:
+    from ..apply import Applied
+    from ..engine import Analysis
+    from ..errors import DedupError
+    from ..model import Inode, Scope
+    from ..plan import Group
+
+#: The report names so many groups of duplicates.
+LARGEST = 20
+
+
+def dump(document: dict[str, Any]) -> str:
+    """Render a document; names that are no valid UTF-8 appear as lone surrogates, escaped."""
+    return json.dumps(document, indent=2)
+
+
+def error_document(error: DedupError) -> dict[str, Any]:
+    """What is printed when nothing could be done."""
+    return {"schema": SCHEMA, "error": str(error), "hint": error.hint}
+
+
+def report_document(analysis: Analysis) -> dict[str, Any]:
+    """What ``report --json`` prints."""
+    inventory, scope = analysis.inventory, analysis.scope
+    trees: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
+    for tree, counted in zip(scope.trees, inventory.trees, strict=True):
+        if tree.selected:
+            trees[tree.is_cache].append(
+                {"name": tree.name, "prefix": tree.root, "manager": tree.manager.value, **asdict(counted)}
+            )
+    return {
+        "schema": SCHEMA,
+        "environments": trees[False],
+        "caches": trees[True],
+        "totals": asdict(inventory.totals),
+        "by_class": {
+            hazard.name.lower(): asdict(totals) for hazard, totals in sorted(inventory.by_class.items())
+        },
+        "held": [
+            {"reason": reason.value, "bytes": size, "inodes": inodes}
+            for reason, (size, inodes) in analysis.plan.held_by_reason().items()
+        ],
+        "largest": [_group(scope, group) for group in analysis.plan.largest(LARGEST)],
+        "warnings": analysis.warnings,
+    }
+
+
+def _group(scope: Scope, group: Group) -> dict[str, Any]:
+    duplicates = [share.duplicate for share in group.shares]
+    duplicates += [inode for held in group.held for inode in held.inodes]
+    return {
+        "bytes": group.duplicate_bytes,
+        "keeper": paths(scope, group.keeper)[0],
+        "names": [path for inode in duplicates for path in paths(scope, inode)],
+    }
+
+
+def paths(scope: Scope, inode: Inode) -> list[str]:
+    """Return every known name of an inode as an absolute path."""
+    return [f"{scope.trees[name.tree].root}/{name.path}" for name in inode.names]
+
+
+def apply_document(analysis: Analysis, applied: Applied | None) -> dict[str, Any]:
+    """What ``apply --json`` prints; without an outcome (``--dry-run``) with every planned share."""
+    document: dict[str, Any] = {"schema": SCHEMA, "planned": asdict(analysis.inventory.totals)}
+    if applied is None:
+        document["dry_run"] = True
+        document["shares"] = [
+            {
+                "method": share.method.value,
+                "bytes": share.freed_bytes,
+                "keeper": paths(analysis.scope, share.keeper)[0],
+                "names": paths(analysis.scope, share.duplicate),
+            }
+            for share in analysis.plan.shares
+        ]
+    document["done"] = {
+        "inodes": applied.inodes if applied else 0,
+        "bytes_freed": applied.bytes_freed if applied else 0,
+        "by_method": {
+            method.value: {"inodes": inodes, "bytes_freed": size}
+            for method, (inodes, size) in (applied.by_method if applied else {}).items()
+        },
+    }
+    document["skipped"] = [
+        {"reason": reason.value, "inodes": inodes, "bytes": size}
+        for reason, (inodes, size) in (applied.skipped if applied else {}).items()
+    ]
+    document["failed"] = [
+        {"path": path, "error": error} for path, error in (applied.failed if applied else [])
+    ]
+    document["warnings"] = [*analysis.warnings, *(applied.notes if applied else [])]
+    return document

@@ -1,0 +1,115 @@
+"""What people read. Names of files are escaped, so that none can move the cursor of a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
+
+from .json import paths
+
+if TYPE_CHECKING:
+    from ..apply import Applied
+    from ..engine import Analysis
+    from ..model import TreeTotals
+
+_LARGEST = 5
+
+
+def console(stderr: bool = False) -> Console:
+    """Return the console to print on; plain when it is no terminal."""
+    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """Escape whatever a terminal might take for a command, and bytes that are no text."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def files(count: int) -> str:
+    """Write "1 file" or "1,204 files"."""
+    return f"{count:,} file" if count == 1 else f"{count:,} files"
+
+
+def print_report(analysis: Analysis, out: Console) -> None:
+    """Print what is held, what is held twice, what could be freed and what is held back."""
+    totals = analysis.inventory.totals
+    out.print(_tree_table(analysis))
+    out.print()
+    out.print(_sentence("On disk", totals.disk_bytes, f"in {files(totals.files)}"))
+    out.print(_sentence("Held twice", totals.duplicate_bytes, ""))
+    out.print(_sentence("  freeable", totals.freeable_bytes, "by: conda-dedup apply"))
+    out.print(_sentence("  held back", totals.held_bytes, ""))
+    for reason, (size, inodes) in analysis.plan.held_by_reason().items():
+        out.print(_sentence("", size, f"in {files(inodes)}: {reason.value}"))
+    if totals.unrecorded_bytes:
+        out.print(_sentence("Unrecorded", totals.unrecorded_bytes, "in files that no record covers; not compared"))
+    largest = analysis.plan.largest(_LARGEST)
+    if largest:
+        out.print()
+        out.print(Text("Largest duplicates", style="bold"))
+    for group in largest:
+        copies = [share.duplicate for share in group.shares]
+        copies += [inode for held in group.held for inode in held.inodes]
+        out.print(_sentence("", group.duplicate_bytes, f"{len(copies) + 1} copies of"))
+        out.print(Text(f"{'':14}{printable(paths(analysis.scope, group.keeper)[0])}"))
+
+
+def _tree_table(analysis: Analysis) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("Environment or cache", overflow="fold")
+    for column in ("Apparent", "On disk", "Private", "Freeable"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for tree, counted in zip(analysis.scope.trees, analysis.inventory.trees, strict=True):
+        if tree.selected:
+            name = tree.root if tree.is_cache else tree.name
+            table.add_row(Text(printable(name)), *_cells(counted))
+    return table
+
+
+def _cells(counted: TreeTotals) -> tuple[str, ...]:
+    numbers = (
+        counted.apparent_bytes,
+        counted.disk_bytes,
+        counted.private_bytes,
+        counted.freeable_bytes,
+    )
+    return tuple(decimal(number) for number in numbers)
+
+
+def _sentence(what: str, size: int, more: str) -> Text:
+    return Text(f"{what:14}{decimal(size):>9}  {more}".rstrip())
+
+
+def print_plan(analysis: Analysis, out: Console) -> None:
+    """Print every share that would be made, a line each, and what they would free."""
+    for share in analysis.plan.shares:
+        keeper = printable(paths(analysis.scope, share.keeper)[0])
+        for path in paths(analysis.scope, share.duplicate):
+            out.print(Text(f"{share.method.value:8}  {decimal(share.duplicate.size):>9}  {printable(path)}"))
+        out.print(Text(f"{'':18}as  {keeper}"))
+    out.print(Text(summary_of_plan(analysis)))
+
+
+def summary_of_plan(analysis: Analysis) -> str:
+    """One sentence on what ``apply`` would do."""
+    shares = analysis.plan.shares
+    if not shares:
+        return "There is nothing to share."
+    return f"{files(len(shares))} can be shared, which frees {decimal(analysis.plan.freeable_bytes)}."
+
+
+def print_applied(applied: Applied, out: Console) -> None:
+    """Print what was done and what was left alone."""
+    out.print(Text(f"{files(applied.inodes)} shared, {decimal(applied.bytes_freed)} freed."))
+    for reason, (inodes, size) in applied.skipped.items():
+        out.print(Text(f"left alone: {files(inodes)}, {decimal(size)}: {reason.value}"))
+
+
+def print_notes(notes: list[str], err: Console, what: str = "warning") -> None:
+    """Print warnings, a line each."""
+    for note in notes:
+        err.print(Text(f"{what}: {printable(note)}"))

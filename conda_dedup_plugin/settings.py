@@ -1,0 +1,178 @@
+"""The settings: from conda's context where conda runs us, else from condarc files and variables.
+
+Importing this module is cheap; it is imported on every conda command.
+"""
+
+from __future__ import annotations
+
+import reprlib
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from conda_dedup_plugin.condarc import Condarc, Found, load_condarc
+from conda_dedup_plugin.model import MethodChoice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from conda.plugins.types import CondaSetting
+
+T = TypeVar("T")
+Lookup = Callable[[str], Found | None]
+
+_TRUE = frozenset({"true", "yes", "on", "y", "1"})
+_FALSE = frozenset({"false", "no", "off", "n", "0"})
+_UNSET = frozenset({"", "none", "null", "~"})
+_AUTO = "dedup_auto"
+_METHOD = "dedup_method"
+_MIN_SIZE = "dedup_min_size"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user set; ``warnings`` has a sentence for every value that could not be used."""
+
+    #: Share what a conda command brought, after the command.
+    auto: bool = True
+    method: MethodChoice = MethodChoice.AUTO
+    #: Files of fewer bytes are left alone.
+    min_size: int = 4096
+    warnings: tuple[str, ...] = ()
+
+
+def load() -> Settings:
+    """Return the settings as they are now. Never raises: a bad value is the default and a warning."""
+    warnings: list[str] = []
+    lookup = _conda_lookup()
+    if lookup is None:
+        condarc = _condarc(warnings)
+        lookup = condarc.plugin
+    default = Settings()
+    return Settings(
+        auto=_value(lookup, _AUTO, _boolean, default.auto, "true or false", warnings),
+        method=_value(lookup, _METHOD, _method, default.method, "auto, reflink or hardlink", warnings),
+        min_size=_value(lookup, _MIN_SIZE, _size, default.min_size, "a number of bytes", warnings),
+        warnings=tuple(warnings),
+    )
+
+
+def always_copy() -> bool:
+    """Whether the user wants independent files (``--copy``, ``always_copy``). Never raises."""
+    if "conda.base.context" in sys.modules:
+        try:
+            from conda.base.context import context
+
+            return bool(context.always_copy)
+        except Exception:
+            pass  # a broken context: the files say it as well
+    found = _condarc([]).scalar("always_copy", "copy")
+    return found is not None and bool(_boolean(found.value))
+
+
+def conda_settings() -> Iterator[CondaSetting]:
+    """Yield the settings for conda's hook ``conda_settings``.
+
+    Declared such that no value makes conda itself fail: a typed parameter with a bad value ends
+    ``conda config --show`` and ``--show-sources`` with an error (24.7 to 26.7), and a list or a mapping does
+    so even for one of type str. So everything is text for conda, and ``load`` reads it.
+    """
+    from conda.common import configuration
+    from conda.plugins.types import CondaSetting
+
+    # The name matters: ``conda config --set`` tells a parameter's kind by the name of its class.
+    class PrimitiveParameter(configuration.PrimitiveParameter):  # type: ignore[misc]
+        """A primitive parameter that puts text in the place of a list or a mapping."""
+
+        def load(self, name: str, match: Any) -> Any:
+            loaded = super().load(name, match)
+            if not isinstance(loaded.value, (str, int, float, type(None))):
+                loaded.value = "<a mapping>" if isinstance(loaded.value, Mapping) else "<a list>"
+            return loaded
+
+    for name, default, description in (
+        (_AUTO, "true", "Share duplicates after each command that changes an environment: true or false."),
+        (_METHOD, "auto", "How conda-dedup shares files: auto, reflink or hardlink."),
+        (_MIN_SIZE, "4096", "The size in bytes below which conda-dedup leaves files alone."),
+    ):
+        yield CondaSetting(name, description, PrimitiveParameter(default, element_type=str))
+
+
+def _conda_lookup() -> Lookup | None:
+    """Return what looks a setting up in conda's context, or None where conda can't be asked."""
+    if "conda.base.context" not in sys.modules:
+        return None
+    try:
+        from conda.base.context import context
+
+        plugins = context.plugins
+        values = {name: getattr(plugins, name) for name in (_AUTO, _METHOD, _MIN_SIZE)}
+        sources = tuple(plugins.raw_data.items())
+    except Exception:
+        # The plugin is not registered (``--no-plugins``, conda as a library), or conda's context is broken.
+        return None
+
+    def lookup(name: str) -> Found:
+        where = next((str(source) for source, raw in reversed(sources) if name in raw), "conda's settings")
+        variable = f"$CONDA_PLUGINS_{name.upper()}"
+        return Found(values[name], variable if where == "envvars" else where)
+
+    return lookup
+
+
+def _condarc(warnings: list[str]) -> Condarc:
+    try:
+        condarc = load_condarc()
+    except Exception as exc:
+        # The contract of load(): whatever is wrong with files of the user, conda's commands go on.
+        warnings.append(f"The condarc files could not be read: {type(exc).__name__}.")
+        return Condarc()
+    warnings += condarc.warnings
+    return condarc
+
+
+def _value(
+    lookup: Lookup,
+    name: str,
+    parse: Callable[[object], T | None],
+    default: T,
+    wanted: str,
+    warnings: list[str],
+) -> T:
+    found = lookup(name)
+    if found is None or _is_unset(found.value):
+        return default
+    value = parse(found.value)
+    if value is not None:
+        return value
+    shown = getattr(default, "value", default)
+    warnings.append(
+        f"The setting {name} is {reprlib.repr(found.value)} in {found.where}, which is not {wanted}; "
+        f"{str(shown).lower()} is used."
+    )
+    return default
+
+
+def _is_unset(value: object) -> bool:
+    return value is None or (isinstance(value, str) and value.strip().lower() in _UNSET)
+
+
+def _boolean(value: object) -> bool | None:
+    text = _text(value)
+    return True if text in _TRUE else False if text in _FALSE else None
+
+
+def _method(value: object) -> MethodChoice | None:
+    text = _text(value)
+    return next((choice for choice in MethodChoice if choice.value == text), None)
+
+
+def _size(value: object) -> int | None:
+    text = _text(value)
+    # More digits than any file size has: int() refuses thousands of them.
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else None
+
+
+def _text(value: object) -> str:
+    return str(value).strip().lower() if isinstance(value, (str, int)) else ""

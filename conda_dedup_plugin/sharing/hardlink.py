@@ -1,0 +1,365 @@
+"""Hard links: every name of a duplicate inode is exchanged for a name of its keeper, in small batches.
+
+The order of the steps is what keeps every byte; see the comments. Nothing is ever deleted by name
+alone, and at no moment does a path not exist.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat as stat_module
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..journal import Change
+from ..model import SETID_BITS, Inode, InodeKey, Method, Reason
+from . import leases
+from .compare import same_bytes
+from .interrupts import deferred_interrupts
+from .leases import Lease
+from .linux import link_descriptor, sync_file_system
+from .opening import Directories, as_planned, open_inode, untouched, xattrs_of
+from .outcome import Outcome, SkipError, outcome_of_error
+from .staging import Staging, Swap
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from ..journal import Journal
+    from ..model import Device, Scope
+    from ..plan import Share
+
+#: A writer that meets a lease waits for the rest of the batch: so many names, so many seconds.
+MOST_NAMES = 200
+LONGEST_SECONDS = 0.05
+#: Files from here on are compared once before anybody could be kept waiting.
+COMPARE_BEFORE_LEASE = 4 * 1024 * 1024
+#: On network file systems leases mean nothing; what was changed so lately is left alone.
+YOUNG_NS = 5 * 10**9
+
+
+@dataclass(slots=True)
+class _Open:
+    """An inode open for reading, as it was when it was opened."""
+
+    inode: Inode
+    descriptor: int
+    stat: os.stat_result
+
+
+@dataclass(slots=True)
+class _Job:
+    """One duplicate on its way."""
+
+    share: Share
+    old: _Open
+    keeper: _Open
+    swaps: list[Swap] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    outcome: Outcome | None = None
+
+    def close(self) -> None:
+        """Close what was opened for this duplicate; with its descriptor goes its lease."""
+        os.close(self.old.descriptor)
+        for swap in self.swaps:
+            os.close(swap.directory)
+
+
+class Hardlinker:
+    """Shares inodes by hard links, for one run. Use as a context manager."""
+
+    def __init__(self, scope: Scope, journal: Journal, devices: Mapping[int, Device]) -> None:
+        self._scope = scope
+        self._journal = journal
+        self._devices = devices
+        self._directories = Directories()
+        self._stagings: dict[tuple[str, str], Staging] = {}
+        self._keepers: dict[InodeKey, _Open] = {}
+        self._synced: set[int] = set()
+        #: Keepers that can have no more names, and who keeps in their place.
+        self._successors: dict[InodeKey, Inode] = {}
+
+    def __enter__(self) -> Hardlinker:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for staging in self._stagings.values():
+            staging.close(self._directories)
+        self._directories.close()
+
+    def run(self, shares: Iterable[Share]) -> Iterator[Outcome]:
+        """Share them, batch by batch, and tell what came of each. One that fails stops no other."""
+        batch: list[_Job] = []
+        names = 0
+        began = 0.0
+        for share in shares:
+            big = share.duplicate.size >= COMPARE_BEFORE_LEASE
+            if batch and (big or names >= MOST_NAMES or time.monotonic() - began > LONGEST_SECONDS):
+                yield from self._flush(batch)
+                batch, names = [], 0
+            try:
+                job = self._prepare(share)
+            except OSError as exc:
+                yield outcome_of_error(share.duplicate, exc)
+                continue
+            if not batch:
+                began = time.monotonic()
+            batch.append(job)
+            names += len(job.swaps)
+        yield from self._flush(batch)
+
+    # -- before anything changes -------------------------------------------------------------------
+
+    def _prepare(self, share: Share) -> _Job:
+        """Open, check, lease and compare both; raise OSError (SkipError with the reason) if it may not be."""
+        planned = share.keeper
+        while planned.key in self._successors:
+            planned = self._successors[planned.key]
+        keeper = self._open_keeper(planned)
+        descriptor = open_inode(self._scope, share.duplicate, self._directories)
+        job = _Job(share, _Open(share.duplicate, descriptor, os.fstat(descriptor)), keeper)
+        try:
+            self._check(job.old, keeper)
+            self._sync_once(keeper)
+            self._add_swaps(job)
+            self._prove(job.old, keeper)
+        except BaseException:
+            job.close()
+            raise
+        return job
+
+    def _sync_once(self, keeper: _Open) -> None:
+        """Sync a device before the first lease on it, so that the one in a batch is short."""
+        if keeper.inode.key.device not in self._synced:
+            self._synced.add(keeper.inode.key.device)
+            with suppress(OSError):
+                sync_file_system(keeper.descriptor)
+
+    def _open_keeper(self, inode: Inode) -> _Open:
+        found = self._keepers.get(inode.key)
+        if found is None:
+            try:
+                descriptor = open_inode(self._scope, inode, self._directories)
+            except OSError as exc:
+                raise SkipError(Reason.KEEPER_GONE) from exc
+            found = self._keepers[inode.key] = _Open(inode, descriptor, os.fstat(descriptor))
+        return found
+
+    def _check(self, old: _Open, keeper: _Open) -> None:
+        """Both are as planned, and alike in everything that a hard link makes common."""
+        if not as_planned(old.stat, old.inode) or not as_planned(keeper.stat, keeper.inode):
+            raise SkipError(Reason.CHANGED)
+        if old.stat.st_nlink != len(old.inode.names):
+            raise SkipError(Reason.NAMES_OUTSIDE)
+        if (old.stat.st_uid, old.stat.st_gid) != (keeper.stat.st_uid, keeper.stat.st_gid):
+            raise SkipError(Reason.OTHER_OWNER)
+        if old.stat.st_mode != keeper.stat.st_mode:
+            raise SkipError(Reason.OTHER_MODE)
+        attributes = xattrs_of(old.descriptor)
+        if attributes != xattrs_of(keeper.descriptor):
+            raise SkipError(Reason.OTHER_XATTRS)
+        if old.stat.st_mode & SETID_BITS or b"security.capability" in attributes:
+            raise SkipError(Reason.SETID)
+        if self._devices[old.inode.key.device].remote:
+            youngest = time.time_ns() - YOUNG_NS
+            if max(old.stat.st_mtime_ns, keeper.stat.st_mtime_ns) > youngest:
+                raise SkipError(Reason.TOO_YOUNG)
+
+    def _prove(self, old: _Open, keeper: _Open) -> None:
+        """Lease both and compare their bytes; big ones before, so that no writer waits for that."""
+        size = old.stat.st_size
+        big = size >= COMPARE_BEFORE_LEASE
+        if big:
+            # nobody may be writing through a mapping made earlier: such writes leave no trace in mtime
+            self._lease(old, keeper)
+            for one in (old, keeper):
+                leases.give_back(one.descriptor)
+            if not same_bytes(old.descriptor, keeper.descriptor, size):
+                raise SkipError(Reason.DIFFERENT)
+        self._lease(old, keeper)
+        if not big and not same_bytes(old.descriptor, keeper.descriptor, size):
+            raise SkipError(Reason.DIFFERENT)
+        for one in (old, keeper):
+            if not untouched(one.stat, os.fstat(one.descriptor)):
+                raise SkipError(Reason.CHANGED)
+
+    def _lease(self, *files: _Open) -> None:
+        if any(leases.take(one.descriptor) is Lease.BUSY for one in files):
+            raise SkipError(Reason.BUSY)
+
+    def _add_swaps(self, job: _Job) -> None:
+        inode = job.share.duplicate
+        for name in inode.names:
+            root = self._scope.trees[name.tree].root
+            directory, last = self._directories.parent(root, name.path)
+            staging = self._staging(root, "")
+            if staging.device != inode.key.device:
+                staging = self._staging(root, name.path.rpartition("/")[0])
+            job.swaps.append(Swap(root, name.path, os.dup(directory), last, staging, staging.new_name()))
+
+    def _staging(self, root: str, below: str) -> Staging:
+        found = self._stagings.get((root, below))
+        if found is None:
+            found = Staging.make(self._journal.run, root, below, self._directories)
+            self._stagings[(root, below)] = found
+        return found
+
+    # -- the batch ----------------------------------------------------------------------------------
+
+    def _flush(self, batch: list[_Job]) -> list[Outcome]:
+        """Journal, sync, exchange, look again, clean up; the leases are given back at the end."""
+        if not batch:
+            self._close([])
+            return []
+        with deferred_interrupts():
+            try:
+                numbers = iter(self._journal.intend([c for job in batch for c in _changes(job)]))
+                for job in batch:
+                    job.numbers = [next(numbers) for _ in job.swaps]
+                self._make_durable(batch)
+                for job in batch:
+                    if job.outcome is None:
+                        self._exchange(job)
+                for job in batch:
+                    if job.outcome is None:
+                        self._settle(job)
+                for job in batch:
+                    if job.outcome is None:
+                        self._drop_old(job)
+                self._journal.resolve([result for job in batch for result in _results(job)])
+            finally:
+                self._close(batch)
+        return [job.outcome for job in batch if job.outcome is not None]
+
+    def _make_durable(self, batch: list[_Job]) -> None:
+        """The keepers' bytes must be on the device before a durable name may point to them."""
+        for device in {job.old.inode.key.device for job in batch}:
+            jobs = [job for job in batch if job.old.inode.key.device == device]
+            try:
+                sync_file_system(jobs[0].keeper.descriptor)
+            except OSError as exc:
+                if exc.errno == errno.ENOSYS:
+                    for descriptor in {job.keeper.descriptor for job in jobs}:
+                        os.fsync(descriptor)
+                    continue
+                for job in jobs:
+                    job.outcome = outcome_of_error(job.old.inode, exc)
+
+    def _exchange(self, job: _Job) -> None:
+        """Exchange every name; if one cannot be, those that were are exchanged back."""
+        try:
+            for swap in job.swaps:
+                self._exchange_name(job, swap)
+        except OSError as exc:
+            job.outcome = outcome_of_error(job.old.inode, exc)
+            self._restore(job)
+
+    def _exchange_name(self, job: _Job, swap: Swap) -> None:
+        old, keeper = job.old, job.keeper
+        while keeper.inode.key in self._successors:
+            keeper = job.keeper = self._keepers[self._successors[keeper.inode.key].key]
+        try:
+            link_descriptor(keeper.descriptor, swap.staging.descriptor, swap.staged)
+        except OSError as exc:
+            if exc.errno == errno.EMLINK and keeper.inode.key not in self._successors:
+                # the next ones of the same content get this duplicate as their keeper
+                self._successors[keeper.inode.key] = old.inode
+                copy = os.dup(old.descriptor)
+                self._keepers[old.inode.key] = _Open(old.inode, copy, old.stat)
+            raise
+        if not swap.staging.holds(swap.staged, keeper.inode.key):
+            swap.staging.drop_symlink(swap.staged)  # BeeGFS makes one instead of a hard link
+            raise SkipError(Reason.UNSUPPORTED)
+        try:
+            self._lease(old, keeper)
+            swap.expect(old.inode.key)
+            swap.exchange(old.descriptor)
+        except OSError:
+            swap.staging.drop(swap.staged, keeper.inode.key)
+            raise
+        if not _is_old(os.stat(swap.staged, dir_fd=swap.staging.descriptor, follow_symlinks=False), old):
+            # somebody put another file there at the last moment, or changed the mode of the old one
+            raise SkipError(Reason.CHANGED)
+
+    def _settle(self, job: _Job) -> None:
+        """Ask the old inode's lease alone whether a writer had it meanwhile; if so, give it its names back.
+
+        The keeper's lease says nothing here: who opens a target now writes to the keeper, as through
+        any hard link, and exchanging back would lose that.
+        """
+        lease = leases.take(job.old.descriptor)
+        now = os.fstat(job.old.descriptor)
+        written = (now.st_size, now.st_mtime_ns) != (job.old.stat.st_size, job.old.stat.st_mtime_ns)
+        if lease is not Lease.BUSY and not written:
+            return
+        if leases.take(job.keeper.descriptor) is Lease.BUSY:
+            kept = [swap.keep_beside(self._journal.run) for swap in job.swaps]
+            job.outcome = Outcome(job.old.inode, reason=Reason.CONFLICT, detail=", ".join(kept))
+            return
+        job.outcome = Outcome(job.old.inode, reason=Reason.BUSY)
+        self._restore(job)
+
+    def _restore(self, job: _Job) -> None:
+        """Exchange back what was exchanged; what somebody else put there stays there."""
+        for swap in reversed(job.swaps):
+            if swap.exchanged and (kept := swap.exchange_back(job.keeper.inode.key, job.old.inode.key)):
+                job.outcome = Outcome(job.old.inode, reason=Reason.CONFLICT, detail=kept)
+
+    def _drop_old(self, job: _Job) -> None:
+        for swap in job.swaps:
+            swap.staging.drop(swap.staged, job.old.inode.key)
+        gone = os.fstat(job.old.descriptor).st_nlink == 0
+        freed = job.share.freed_bytes if gone else 0
+        job.outcome = Outcome(job.old.inode, Method.HARDLINK, freed)
+
+    def _close(self, batch: list[_Job]) -> None:
+        """Close everything of a batch; with the descriptors go the leases."""
+        for job in batch:
+            job.close()
+        for keeper in self._keepers.values():
+            os.close(keeper.descriptor)
+        self._keepers.clear()
+        self._directories.trim()
+
+
+def _is_old(stat: os.stat_result, old: _Open) -> bool:
+    return as_planned(stat, old.inode) and stat_module.S_ISREG(stat.st_mode)
+
+
+def _changes(job: _Job) -> Iterator[Change]:
+    stat = job.old.stat
+    for swap in job.swaps:
+        yield Change(
+            method=Method.HARDLINK,
+            root=swap.root,
+            path=swap.path,
+            staged=f"{swap.staging.path}/{swap.staged}",
+            old=job.old.inode.key,
+            size=stat.st_size,
+            mtime_ns=stat.st_mtime_ns,
+            mode=stat.st_mode,
+            uid=stat.st_uid,
+            gid=stat.st_gid,
+            keeper=job.keeper.inode.key,
+        )
+
+
+def _results(job: _Job) -> Iterator[tuple[int, str, int]]:
+    outcome = job.outcome
+    if outcome is None:
+        return
+    for index, number in enumerate(job.numbers):
+        if outcome.method is not None:
+            yield number, "done", outcome.bytes_freed if index == 0 else 0
+        else:
+            yield number, "conflict" if outcome.reason is Reason.CONFLICT else "dropped", 0
+
+
+with suppress(ImportError):
+    import resource
+
+    # two descriptors a file, two more a name
+    MOST_NAMES = max(8, min(MOST_NAMES, (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 320) // 5))

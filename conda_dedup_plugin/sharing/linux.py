@@ -1,0 +1,99 @@
+"""System calls that Python's ``os`` lacks, by way of the C library.
+
+Where a call does not exist (another system, an old C library) it raises OSError with ``ENOSYS``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import functools
+import os
+from typing import Any
+
+_RENAME_EXCHANGE = 2
+#: statfs(2), f_type; from linux/magic.h and the file systems' own headers.
+_FILE_SYSTEMS = {
+    0xEF53: "ext4",
+    0x9123683E: "btrfs",
+    0x58465342: "xfs",
+    0x01021994: "tmpfs",
+    0x794C7630: "overlay",
+    0x2FC12FC1: "zfs",
+    0xCA451A4E: "bcachefs",
+    0xF2F52010: "f2fs",
+    0x6969: "nfs",
+    0x0BD00BD0: "lustre",
+    0x65735546: "fuse",
+    0x19830326: "beegfs",
+    0x01021997: "9p",
+    0xFF534D42: "cifs",
+    0xFE534D42: "smb2",
+    0x517B: "smb",
+    0x00C36400: "ceph",
+    0x47504653: "gpfs",
+    0x4D44: "fat",
+    0x2011BAB0: "exfat",
+    0x5346544E: "ntfs",
+    0x7366746E: "ntfs3",
+}
+#: File systems on which another machine may write; leases mean nothing there.
+REMOTE = frozenset({"nfs", "lustre", "fuse", "beegfs", "9p", "cifs", "smb2", "smb", "ceph", "gpfs"})
+#: The most names an inode may have, where it is less than, or known better than, ext4's.
+LINK_LIMITS = {"ext4": 65_000, "ntfs": 1_023, "ntfs3": 1_023, "btrfs": 65_535}
+DEFAULT_LINK_LIMIT = 32_000
+
+
+@functools.cache
+def _libc() -> Any:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _call(name: str, *args: object) -> int:
+    function = getattr(_libc(), name, None)
+    if function is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), name)
+    result = int(function(*args))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def exchange(first_dir: int, first: str, second_dir: int, second: str) -> None:
+    """Swap what two names stand for, in one step: ``renameat2(RENAME_EXCHANGE)``."""
+    _call(
+        "renameat2", first_dir, os.fsencode(first), second_dir, os.fsencode(second),
+        ctypes.c_uint(_RENAME_EXCHANGE),
+    )  # fmt: skip
+
+
+def sync_file_system(descriptor: int) -> None:
+    """Make everything written to the file system of ``descriptor`` durable: ``syncfs``.
+
+    Raises OSError when something written there earlier was lost.
+    """
+    _call("syncfs", descriptor)
+
+
+def file_system(descriptor: int) -> str:
+    """Name the type of file system that the open file lies on; its number in hex if unknown."""
+    buffer = ctypes.create_string_buffer(256)
+    _call("fstatfs", descriptor, buffer)
+    magic = ctypes.c_long.from_buffer(buffer).value & 0xFFFFFFFF
+    return _FILE_SYSTEMS.get(magic, hex(magic))
+
+
+def link_descriptor(descriptor: int, directory: int, name: str) -> None:
+    """Give the inode open as ``descriptor`` a further name in ``directory``.
+
+    By descriptor, so that nobody can put another file in its place. Both directory arguments make
+    Python call ``linkat`` with AT_SYMLINK_FOLLOW, which /proc needs.
+    """
+    os.link(f"/proc/self/fd/{descriptor}", name, src_dir_fd=directory, dst_dir_fd=directory)
+
+
+def ioctl(descriptor: int, request: int, buffer: bytearray) -> None:
+    """Call ``ioctl``, the answer in ``buffer``."""
+    fcntl.ioctl(descriptor, request, buffer)

@@ -1,0 +1,150 @@
+"""Opening a planned file, and no other: component by component, never through a symbolic link."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat as stat_module
+from typing import TYPE_CHECKING
+
+from ..model import InodeKey
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from ..model import Inode, Scope
+
+_PATH = getattr(os, "O_PATH", 0)
+_DIRECTORY = os.O_DIRECTORY | os.O_NOFOLLOW | _PATH
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+_NO_ATIME = getattr(os, "O_NOATIME", 0)
+
+
+class ChangedError(OSError):
+    """What lies there now is not what was planned."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(errno.ESTALE, "not the planned file", path)
+
+
+class Directories:
+    """Directories of trees, opened once and kept until closed.
+
+    Every component is opened below its parent with O_NOFOLLOW, so that no link leads out of the tree.
+    """
+
+    #: More open directories than this are closed before the next one is opened.
+    MOST = 256
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[str, str], int] = {}
+
+    def __enter__(self) -> Directories:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all of them."""
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+    def trim(self) -> None:
+        """Close all if they have become many; only between two files."""
+        if len(self._open) > self.MOST:
+            self.close()
+
+    def root(self, root: str) -> int:
+        """Open the root of a tree (itself no link; its parents are the user's business)."""
+        return self._get(root, "")
+
+    def parent(self, root: str, path: str) -> tuple[int, str]:
+        """Return the open parent directory of ``path`` below ``root``, and the last component."""
+        directory, _, name = path.rpartition("/")
+        if name in ("", ".", ".."):
+            raise ChangedError(path)
+        return self._get(root, directory), name
+
+    def _get(self, root: str, directory: str) -> int:
+        found = self._open.get((root, directory))
+        if found is not None:
+            return found
+        if not directory:
+            descriptor = os.open(root, _DIRECTORY | os.O_CLOEXEC)
+        else:
+            above, _, name = directory.rpartition("/")
+            if name in ("", ".", ".."):
+                raise ChangedError(directory)
+            descriptor = os.open(name, _DIRECTORY | os.O_CLOEXEC, dir_fd=self._get(root, above))
+        self._open[(root, directory)] = descriptor
+        return descriptor
+
+
+def open_name(directory: int, name: str, key: InodeKey) -> int:
+    """Open ``name`` for reading if it is the regular file ``key``; raise ChangedError if it is not.
+
+    Neither a fifo nor a device is ever opened for reading: the name is first opened as a mere path.
+    """
+    path = os.open(name, _PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
+    try:
+        stat = os.fstat(path)
+        if not stat_module.S_ISREG(stat.st_mode) or (stat.st_dev, stat.st_ino) != key:
+            raise ChangedError(name)
+        try:
+            return os.open(f"/proc/self/fd/{path}", _READ | _NO_ATIME)
+        except PermissionError:
+            return os.open(f"/proc/self/fd/{path}", _READ)
+    finally:
+        os.close(path)
+
+
+def open_inode(scope: Scope, inode: Inode, directories: Directories | None = None) -> int:
+    """Open ``inode`` for reading by the first of its names that still leads to it."""
+    if directories is None:
+        with Directories() as own:
+            return open_inode(scope, inode, own)
+    error: OSError = ChangedError("no name")
+    for name in inode.names:
+        try:
+            directory, last = directories.parent(scope.trees[name.tree].root, name.path)
+            return open_name(directory, last, inode.key)
+        except OSError as exc:
+            error = exc
+    raise error
+
+
+def xattrs_of(descriptor: int) -> bytes:
+    """Return all extended attributes (ACLs, labels and capabilities among them) as one comparable value."""
+    try:
+        names = sorted(os.listxattr(descriptor))
+    except OSError as exc:
+        if exc.errno in (errno.ENOTSUP, errno.ENOSYS):
+            return b""
+        raise
+    return b"\0".join(os.fsencode(name) + b"=" + os.getxattr(descriptor, name) for name in names)
+
+
+def as_planned(stat: os.stat_result, inode: Inode) -> bool:
+    """Whether an open inode is what the plan speaks of: identity, size, mtime, mode, owner.
+
+    Its ctime is no part of it: sharing itself changes that of a keeper.
+    """
+    return (
+        (stat.st_dev, stat.st_ino) == inode.key
+        and stat.st_size == inode.size
+        and stat.st_mtime_ns == inode.mtime_ns
+        and stat.st_mode == inode.mode
+        and (stat.st_uid, stat.st_gid) == (inode.uid, inode.gid)
+    )
+
+
+def untouched(before: os.stat_result, after: os.stat_result) -> bool:
+    """Whether nobody changed a file between two looks at the same descriptor."""
+    return (before.st_size, before.st_mtime_ns, before.st_ctime_ns) == (
+        after.st_size,
+        after.st_mtime_ns,
+        after.st_ctime_ns,
+    )

@@ -1,0 +1,148 @@
+"""Whole-file reflinks: the kernel locks both files, compares them and shares their extents.
+
+Inode, mode, mtime and names stay as they are; no bytes change whatever happens (ioctl_fideduperange(2)).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ..journal import Change
+from ..model import Method, Reason
+from .extents import common_bytes, layout_of
+from .linux import ioctl
+from .opening import Directories, as_planned, open_inode
+from .outcome import Outcome, SkipError, outcome_of_error, reason_of
+from .probe import DEDUPE_HEADER, DEDUPE_INFO, FIDEDUPERANGE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from ..journal import Journal
+    from ..model import Inode, Scope
+    from ..plan import Share
+
+_CHUNK = 16 * 1024 * 1024
+_DIFFERS = 1
+#: Results are written to the journal so many at a time.
+_MOST = 200
+
+
+class Reflinker:
+    """Shares inodes by reflinks, for one run. Use as a context manager."""
+
+    def __init__(self, scope: Scope, journal: Journal) -> None:
+        self._scope = scope
+        self._journal = journal
+        self._directories = Directories()
+        self._keeper: tuple[Inode, int] | None = None
+        self._done: list[tuple[Change, int]] = []
+
+    def __enter__(self) -> Reflinker:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._close_keeper()
+        self._directories.close()
+        self._write()
+
+    def run(self, shares: Iterable[Share]) -> Iterator[Outcome]:
+        """Share them one by one and tell what came of each. One that fails stops no other."""
+        for share in shares:
+            try:
+                yield self._share(share)
+            except OSError as exc:
+                yield outcome_of_error(share.duplicate, exc)
+            self._directories.trim()
+            if len(self._done) >= _MOST:
+                self._write()
+
+    def _share(self, share: Share) -> Outcome:
+        keeper = self._open_keeper(share.keeper)
+        descriptor = open_inode(self._scope, share.duplicate, self._directories)
+        try:
+            if not as_planned(os.fstat(descriptor), share.duplicate):
+                raise SkipError(Reason.CHANGED)
+            _dedupe(keeper, descriptor, share.duplicate.size)
+            freed = _freed(keeper, descriptor, share)
+        finally:
+            os.close(descriptor)
+        self._done.append((self._change(share), freed))
+        return Outcome(share.duplicate, Method.REFLINK, freed)
+
+    def _open_keeper(self, inode: Inode) -> int:
+        if self._keeper is None or self._keeper[0] is not inode:
+            self._close_keeper()
+            try:
+                descriptor = open_inode(self._scope, inode, self._directories)
+            except OSError as exc:
+                raise SkipError(Reason.KEEPER_GONE) from exc
+            self._keeper = (inode, descriptor)
+        descriptor = self._keeper[1]
+        if os.fstat(descriptor).st_size != inode.size:
+            raise SkipError(Reason.CHANGED)
+        return descriptor
+
+    def _close_keeper(self) -> None:
+        if self._keeper is not None:
+            os.close(self._keeper[1])
+            self._keeper = None
+
+    def _change(self, share: Share) -> Change:
+        inode = share.duplicate
+        name = inode.names[0]
+        return Change(
+            method=Method.REFLINK,
+            root=self._scope.trees[name.tree].root,
+            path=name.path,
+            staged="",
+            old=inode.key,
+            size=inode.size,
+            mtime_ns=inode.mtime_ns,
+            mode=inode.mode,
+            uid=inode.uid,
+            gid=inode.gid,
+            keeper=share.keeper.key,
+        )
+
+    def _write(self) -> None:
+        if self._done:
+            changes, freed = zip(*self._done, strict=True)
+            self._done = []
+            self._journal.done(changes, freed)
+
+
+def _dedupe(keeper: int, duplicate: int, size: int) -> None:
+    """Ask the kernel to share ``size`` bytes; SkipError if they differ, OSError if it will not."""
+    offset = 0
+    while offset < size:
+        length = min(_CHUNK, size - offset)
+        buffer = bytearray(
+            DEDUPE_HEADER.pack(offset, length, 1, 0, 0) + DEDUPE_INFO.pack(duplicate, offset, 0, 0, 0)
+        )
+        ioctl(keeper, FIDEDUPERANGE, buffer)
+        _, _, shared, status, _ = DEDUPE_INFO.unpack_from(buffer, DEDUPE_HEADER.size)
+        if status == _DIFFERS:
+            raise SkipError(Reason.DIFFERENT)
+        if status < 0:
+            error = OSError(-status, os.strerror(-status))
+            if reason_of(error) is Reason.IMMUTABLE:
+                raise SkipError(Reason.NO_ACCESS)
+            raise error
+        if shared == 0:
+            raise SkipError(Reason.NOT_SHARED)
+        offset += min(shared, length)
+
+
+def _freed(keeper: int, duplicate: int, share: Share) -> int:
+    """Return the bytes gained, going by where both lie now: "same" proves nothing for a tail."""
+    one, other = layout_of(keeper), layout_of(duplicate)
+    if one is None or other is None:
+        raise SkipError(Reason.NOT_SHARED)
+    if one.extents == other.extents:
+        return share.freed_bytes
+    common = common_bytes(one, other)
+    if common == 0:
+        raise SkipError(Reason.NOT_SHARED)
+    return min(share.freed_bytes, common)

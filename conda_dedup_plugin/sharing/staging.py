@@ -1,0 +1,168 @@
+"""The place where a name waits before, and an old inode after, it is exchanged."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat as stat_module
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..model import STAGING_PREFIX, InodeKey, Reason
+from .linux import exchange, link_descriptor
+from .outcome import SkipError
+
+if TYPE_CHECKING:
+    from .opening import Directories
+
+
+#: Where there is no exchange, the old inode waits under its staged name and this.
+OLD_SUFFIX = ".old"
+_CANNOT_EXCHANGE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+
+
+class Staging:
+    """One directory per run and tree: 0700, at the root of the tree, on the targets' device."""
+
+    def __init__(self, run: str, root: str, below: str, descriptor: int) -> None:
+        self._run = run
+        self._count = 0
+        self.root = root
+        #: Its path in the tree.
+        self.path = f"{below}/{STAGING_PREFIX}{run}" if below else f"{STAGING_PREFIX}{run}"
+        self.descriptor = descriptor
+
+    @classmethod
+    def make(cls, run: str, root: str, below: str, directories: Directories) -> Staging:
+        """Make it in the directory ``below`` of the tree (the root for ``""``), or take this run's own."""
+        parent, _ = directories.parent(root, f"{below}/x" if below else "x")
+        name = STAGING_PREFIX + run
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, 0o700, dir_fd=parent)
+        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        stat = os.fstat(descriptor)
+        if stat.st_uid != os.geteuid() or stat.st_mode & 0o077:
+            os.close(descriptor)
+            raise PermissionError(f"{root}/{below}/{name} is not ours")
+        return cls(run, root, below, descriptor)
+
+    @property
+    def device(self) -> int:
+        """The device it lies on."""
+        return os.fstat(self.descriptor).st_dev
+
+    def new_name(self) -> str:
+        """A name that nothing has used."""
+        self._count += 1
+        return f"{self._run}-{self._count}"
+
+    def holds(self, name: str, key: InodeKey) -> bool:
+        """Whether ``name`` in it stands for this very inode."""
+        try:
+            stat = os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return (stat.st_dev, stat.st_ino) == key
+
+    def drop(self, name: str, key: InodeKey) -> bool:
+        """Remove ``name`` if it stands for this very inode: nothing is ever deleted by name alone."""
+        if not self.holds(name, key):
+            return False
+        os.unlink(name, dir_fd=self.descriptor)
+        return True
+
+    def drop_symlink(self, name: str) -> None:
+        """Remove ``name`` if a file system put a symbolic link where a hard link was asked for."""
+        if stat_module.S_ISLNK(os.stat(name, dir_fd=self.descriptor, follow_symlinks=False).st_mode):
+            os.unlink(name, dir_fd=self.descriptor)
+
+    def close(self, directories: Directories) -> None:
+        """Remove the directory if nothing is left in it."""
+        os.close(self.descriptor)
+        parent, name = directories.parent(self.root, self.path)
+        with contextlib.suppress(OSError):
+            os.rmdir(name, dir_fd=parent)
+
+
+@dataclass(slots=True)
+class Swap:
+    """One name of a duplicate: ``name`` in the open ``directory``, and where its successor waits."""
+
+    root: str
+    path: str
+    directory: int
+    name: str
+    staging: Staging
+    staged: str
+    exchanged: bool = False
+
+    def _key(self) -> InodeKey:
+        stat = os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
+        return InodeKey(stat.st_dev, stat.st_ino)
+
+    def expect(self, key: InodeKey) -> None:
+        """Raise SkipError unless the target still is this inode."""
+        if self._key() != key:
+            raise SkipError(Reason.CHANGED)
+
+    def exchange(self, old: int) -> None:
+        """Exchange the staged name and the target; ``old`` is a descriptor of the target's inode.
+
+        Where the file system cannot exchange, the old inode gets a further name, the staged one is
+        renamed over the target, and the further name takes its place: the same in the end, but a file
+        that somebody puts there in that very moment would be replaced.
+        """
+        try:
+            self._swap()
+        except OSError as exc:
+            if exc.errno not in _CANNOT_EXCHANGE:
+                raise
+            further = self.staged + OLD_SUFFIX
+            link_descriptor(old, self.staging.descriptor, further)
+            try:
+                self._rename_over()
+            except OSError:
+                os.unlink(further, dir_fd=self.staging.descriptor)  # the target still has the inode
+                raise
+            os.rename(
+                further, self.staged,
+                src_dir_fd=self.staging.descriptor, dst_dir_fd=self.staging.descriptor,
+            )  # fmt: skip
+        self.exchanged = True
+
+    def _rename_over(self) -> None:
+        os.rename(self.staged, self.name, src_dir_fd=self.staging.descriptor, dst_dir_fd=self.directory)
+
+    def _swap(self) -> None:
+        exchange(self.staging.descriptor, self.staged, self.directory, self.name)
+
+    def exchange_back(self, keeper: InodeKey, old: InodeKey) -> str:
+        """Give the target what came out of it, and remove the keeper's name that comes back.
+
+        If a target vanished meanwhile, it stays so. If somebody replaced it meanwhile, theirs stays
+        there; what had come out before is removed if it is the old inode, and otherwise kept: its path
+        is returned.
+        """
+        self.exchanged = False
+        try:
+            self._swap()
+            if self.staging.drop(self.staged, keeper):
+                return ""
+            self._swap()
+        except OSError as exc:
+            if exc.errno in _CANNOT_EXCHANGE:
+                self._rename_over()
+                return ""
+            if exc.errno != errno.ENOENT:
+                raise
+        if self.staging.drop(self.staged, old):
+            return ""
+        return f"{self.root}/{self.staging.path}/{self.staged}"
+
+    def keep_beside(self, run: str) -> str:
+        """Move what came out of the target beside it, under a new name, which is returned."""
+        self.exchanged = False
+        beside = f"{self.name}{STAGING_PREFIX}{run}"
+        os.rename(self.staged, beside, src_dir_fd=self.staging.descriptor, dst_dir_fd=self.directory)
+        return f"{self.root}/{self.path}{STAGING_PREFIX}{run}"

@@ -1,0 +1,99 @@
+"""Where we remember things: the user's state directory, who runs, and locks that nobody waits for."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_APP = "conda-dedup"
+
+
+def state_directory() -> Path:
+    """Return the user's state directory for this program, made if missing.
+
+    StateError: it cannot be made or written to.
+    """
+    import platformdirs
+
+    path = platformdirs.user_state_path(_APP, appauthor=False)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        usable = os.access(path, os.W_OK | os.X_OK)
+    except OSError as exc:
+        raise StateError(f"the state directory {str(path)!r} cannot be made ({exc.strerror})") from exc
+    if not usable:
+        raise StateError(f"the state directory {str(path)!r} cannot be written to")
+    return path
+
+
+def environment_directory(root: str) -> Path:
+    """Return the directory that holds what we remember of the tree at ``root``, made if missing."""
+    digest = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]
+    path = state_directory() / "envs" / digest
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise StateError(f"the state directory {str(path)!r} cannot be made ({exc.strerror})") from exc
+    return path
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file of ours in one step; readers see the old or the new content."""
+    descriptor, temporary = tempfile.mkstemp(prefix=path.name, dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+        os.replace(temporary, path)  # noqa: PTH105 - both are plain strings here
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)  # noqa: PTH108
+        raise
+
+
+@contextlib.contextmanager
+def lock(root: str) -> Iterator[bool]:
+    """Hold the lock on the tree at ``root``; yields at once whether it could be had.
+
+    The kernel frees the lock of a process that died.
+    """
+    from filelock import FileLock, Timeout
+
+    held = FileLock(str(environment_directory(root) / "lock"))
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        yield False
+        return
+    except OSError as exc:
+        raise StateError(f"the lock of {root!r} cannot be taken ({exc.strerror})") from exc
+    try:
+        yield True
+    finally:
+        held.release()
+
+
+def process_identity(pid: int) -> str:
+    """Return what tells this process from a later one of the same number; empty if there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+    # the name of the program, in parentheses, may hold blanks; the start time is the 22nd field
+    fields = stat.rpartition(b")")[2].split()
+    return f"{boot}/{pid}/{fields[19].decode()}"
+
+
+def is_running(identity: str) -> bool:
+    """Whether the process of an identity still runs."""
+    parts = identity.split("/")
+    return len(parts) == 3 and parts[1].isdigit() and process_identity(int(parts[1])) == identity

@@ -1,0 +1,131 @@
+"""What one directory is: an environment or a package cache, made by whom, and called what."""
+
+# Paths are plain strings here, as in Tree.root and in what scandir gives.
+# ruff: noqa: PTH112, PTH113, PTH118, PTH119, PTH120, PTH206
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING
+
+from conda_dedup_plugin.model import Manager, Tree, TreeKind
+
+if TYPE_CHECKING:
+    from conda_dedup_plugin.discovery_roots import Roots
+
+#: How the directories begin in which conda-build works; what is in them is gone or moved in a minute.
+BUILD_TREES = ("_h_env_placehold", "_test_env", "_build_env")
+#: How much of conda-meta/history tells who made the environment.
+_HISTORY_BYTES = 4096
+#: ``# cmd: /opt/mamba env/bin/micromamba create`` but not ``# cmd: /opt/mambaforge/bin/conda create``.
+_MAMBA_COMMAND = re.compile(
+    rb"^# cmd: (?:[^\n]*?[/\\])?(?:micro)?mamba(?:\.exe|-script\.py)?(?:\s|$)", re.MULTILINE
+)
+
+
+def is_build_tree(path: str) -> bool:
+    """Whether a path lies in a directory that conda-build works in."""
+    return any(part.startswith(BUILD_TREES) for part in path.split(os.sep))
+
+
+def is_environment(path: str) -> bool:
+    """Whether a directory is an environment, by its ``conda-meta``, and no build tree."""
+    return not is_build_tree(path) and os.path.isdir(os.path.join(path, "conda-meta"))
+
+
+def is_package_cache(path: str) -> bool:
+    """Whether a directory is a package cache: it has ``urls.txt``, or an extracted package."""
+    if is_environment(path):
+        return False
+    return os.path.isfile(os.path.join(path, "urls.txt")) or any(map(is_package, _children(path)))
+
+
+def is_package(path: str) -> bool:
+    """Whether a directory is an extracted package."""
+    return os.path.isfile(os.path.join(path, "info", "index.json"))
+
+
+def environment_tree(path: str, roots: Roots) -> Tree:
+    """Return the environment at ``path``, which may lead to it through symbolic links."""
+    root = os.path.realpath(path)
+    return Tree(
+        root=root,
+        kind=TreeKind.ENVIRONMENT,
+        manager=_environment_manager(root),
+        name=_environment_name(path, root, roots),
+        frozen=os.path.lexists(os.path.join(root, "conda-meta", "frozen")),
+    )
+
+
+def cache_tree(root: str, roots: Roots) -> Tree:
+    """Return the package cache at the real path ``root``."""
+    return Tree(root, TreeKind.CACHE, _cache_manager(root, roots), _cache_name(root))
+
+
+def _environment_name(path: str, root: str, roots: Roots) -> str:
+    if root in {os.path.realpath(base) for base in roots.bases}:
+        return "base"
+    # As conda has it: the name in the envs_dir, even if that is a link to an environment elsewhere.
+    if os.path.dirname(path) in roots.envs_dirs:
+        return os.path.basename(path)
+    name = os.path.basename(root)
+    directory = os.path.dirname(root)
+    if directory in {os.path.realpath(envs_dir) for envs_dir in roots.envs_dirs}:
+        return name
+    project, hidden, _ = _split_project(directory)
+    return f"{os.path.basename(project)}/{name}" if hidden else name or root
+
+
+def _split_project(directory: str) -> tuple[str, str, str]:
+    """Split PROJECT/.pixi/envs; the second and third part are empty for anything else."""
+    parent, last = os.path.split(directory)
+    project, hidden = os.path.split(parent)
+    return (
+        (project, hidden, last) if last == "envs" and hidden in (".pixi", ".magic") else (directory, "", "")
+    )
+
+
+def _cache_name(root: str) -> str:
+    """Return the last components up to one that says more than ``pkgs`` and ``cache``."""
+    parts = root.split(os.sep)
+    start = len(parts) - 1
+    while start > 1 and parts[start] in ("pkgs", "cache"):
+        start -= 1
+    return "/".join(parts[start:])
+
+
+def _environment_manager(root: str) -> Manager:
+    _, hidden, _ = _split_project(os.path.dirname(root))
+    if hidden == ".magic":
+        return Manager.MAGIC
+    if hidden or os.path.lexists(os.path.join(root, "conda-meta", "pixi")):
+        return Manager.PIXI
+    try:
+        with open(os.path.join(root, "conda-meta", "history"), "rb") as file:
+            head = file.read(_HISTORY_BYTES)
+    except FileNotFoundError:
+        return Manager.RATTLER
+    except OSError:
+        return Manager.CONDA
+    return Manager.MAMBA if _MAMBA_COMMAND.search(head) else Manager.CONDA
+
+
+def _cache_manager(root: str, roots: Roots) -> Manager:
+    """Tell rattler's caches from conda's, for which the stricter rules hold."""
+    if os.path.lexists(os.path.join(root, "urls.txt")):
+        return Manager.CONDA
+    if any(root.startswith(os.path.join(os.path.realpath(place), "")) for place in roots.rattler_dirs):
+        return Manager.RATTLER
+    # rattler locks NAME-VERSION-BUILD beside it; mamba's only lock is pkgs/pkgs.lock.
+    if any(os.path.lexists(f"{child}.lock") for child in _children(root) if is_package(child)):
+        return Manager.RATTLER
+    return Manager.CONDA
+
+
+def _children(path: str) -> list[str]:
+    try:
+        with os.scandir(path) as entries:
+            return [entry.path for entry in entries if not entry.is_file(follow_symlinks=False)]
+    except OSError:
+        return []
