@@ -500,7 +500,8 @@ def test_with_conda_imported(home: Path, tmp_path: Path) -> None:
     register(home, gone, registered)
     (home / ".condarc").write_text(f"envs_dirs: ['{tmp_path}/mine']\npkgs_dirs: ['{tmp_path}/mypkgs']\n")
     code = (
-        "import conda, json; from conda_dedup_plugin.environments import Request, find;"
+        "from conda.base.context import reset_context; reset_context();"
+        "import json; from conda_dedup_plugin.environments import Request, find;"
         "s = find(Request()); print(json.dumps({t.root: t.name for t in s.trees}))"
     )
     done = subprocess.run(
