@@ -121,7 +121,5 @@ def _by(method: Method, shares: Iterable[Share]) -> Iterator[Share]:
     return (share for share in shares if share.method is method)
 
 
-def _outcomes(
-    shares: dict[InodeKey, Share], outcomes: Iterable[Outcome]
-) -> Iterator[tuple[Share, Outcome]]:
+def _outcomes(shares: dict[InodeKey, Share], outcomes: Iterable[Outcome]) -> Iterator[tuple[Share, Outcome]]:
     return ((shares[outcome.duplicate.key], outcome) for outcome in outcomes)

@@ -141,7 +141,11 @@ def site_packages(root: str) -> list[str]:
     found = [f"{root}/Lib/site-packages"]
     try:
         with os.scandir(f"{root}/lib") as entries:
-            found += [f"{entry.path}/site-packages" for entry in entries if entry.name.startswith(("python", "pypy"))]
+            found += [
+                f"{entry.path}/site-packages"
+                for entry in entries
+                if entry.name.startswith(("python", "pypy"))
+            ]
     except OSError:
         pass
     return found

@@ -28,7 +28,7 @@ def conda_subcommands() -> Iterator[Any]:
 @hookimpl
 def conda_settings() -> Iterator[Any]:
     """The settings under ``plugins:``."""
-    from .settings import conda_settings
+    from .declared import conda_settings
 
     yield from conda_settings()
 

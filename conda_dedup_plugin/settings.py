@@ -1,23 +1,16 @@
-"""The settings: from conda's context where conda runs us, else from condarc files and variables.
-
-Importing this module is cheap; it is imported on every conda command.
-"""
+"""The settings: from conda's context where conda runs us, else from condarc files and variables."""
 
 from __future__ import annotations
 
 import reprlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TypeVar
 
 from conda_dedup_plugin.condarc import Condarc, Found, load_condarc
+from conda_dedup_plugin.declared import AUTO, METHOD, MIN_SIZE
 from conda_dedup_plugin.model import MethodChoice
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from conda.plugins.types import CondaSetting
 
 T = TypeVar("T")
 Lookup = Callable[[str], Found | None]
@@ -25,9 +18,6 @@ Lookup = Callable[[str], Found | None]
 _TRUE = frozenset({"true", "yes", "on", "y", "1"})
 _FALSE = frozenset({"false", "no", "off", "n", "0"})
 _UNSET = frozenset({"", "none", "null", "~"})
-_AUTO = "dedup_auto"
-_METHOD = "dedup_method"
-_MIN_SIZE = "dedup_min_size"
 
 
 @dataclass(frozen=True)
@@ -51,9 +41,9 @@ def load() -> Settings:
         lookup = condarc.plugin
     default = Settings()
     return Settings(
-        auto=_value(lookup, _AUTO, _boolean, default.auto, "true or false", warnings),
-        method=_value(lookup, _METHOD, _method, default.method, "auto, reflink or hardlink", warnings),
-        min_size=_value(lookup, _MIN_SIZE, _size, default.min_size, "a number of bytes", warnings),
+        auto=_value(lookup, AUTO, _boolean, default.auto, "true or false", warnings),
+        method=_value(lookup, METHOD, _method, default.method, "auto, reflink or hardlink", warnings),
+        min_size=_value(lookup, MIN_SIZE, _size, default.min_size, "a number of bytes", warnings),
         warnings=tuple(warnings),
     )
 
@@ -71,34 +61,6 @@ def always_copy() -> bool:
     return found is not None and bool(_boolean(found.value))
 
 
-def conda_settings() -> Iterator[CondaSetting]:
-    """Yield the settings for conda's hook ``conda_settings``.
-
-    Declared such that no value makes conda itself fail: a typed parameter with a bad value ends
-    ``conda config --show`` and ``--show-sources`` with an error (24.7 to 26.7), and a list or a mapping does
-    so even for one of type str. So everything is text for conda, and ``load`` reads it.
-    """
-    from conda.common import configuration
-    from conda.plugins.types import CondaSetting
-
-    # The name matters: ``conda config --set`` tells a parameter's kind by the name of its class.
-    class PrimitiveParameter(configuration.PrimitiveParameter):  # type: ignore[misc]
-        """A primitive parameter that puts text in the place of a list or a mapping."""
-
-        def load(self, name: str, match: Any) -> Any:
-            loaded = super().load(name, match)
-            if not isinstance(loaded.value, (str, int, float, type(None))):
-                loaded.value = "<a mapping>" if isinstance(loaded.value, Mapping) else "<a list>"
-            return loaded
-
-    for name, default, description in (
-        (_AUTO, "true", "Share duplicates after each command that changes an environment: true or false."),
-        (_METHOD, "auto", "How conda-dedup shares files: auto, reflink or hardlink."),
-        (_MIN_SIZE, "4096", "The size in bytes below which conda-dedup leaves files alone."),
-    ):
-        yield CondaSetting(name, description, PrimitiveParameter(default, element_type=str))
-
-
 def _conda_lookup() -> Lookup | None:
     """Return what looks a setting up in conda's context, or None where conda can't be asked."""
     if "conda.base.context" not in sys.modules:
@@ -107,7 +69,7 @@ def _conda_lookup() -> Lookup | None:
         from conda.base.context import context
 
         plugins = context.plugins
-        values = {name: getattr(plugins, name) for name in (_AUTO, _METHOD, _MIN_SIZE)}
+        values = {name: getattr(plugins, name) for name in (AUTO, METHOD, MIN_SIZE)}
         sources = tuple(plugins.raw_data.items())
     except Exception:
         # The plugin is not registered (``--no-plugins``, conda as a library), or conda's context is broken.

@@ -391,7 +391,9 @@ OPTIONS = st.fixed_dictionaries(
 @settings(max_examples=300, deadline=None)
 def test_laws(inodes, options, reflink):
     world = World(
-        Device(1, "x", reflink=reflink, hardlink=True), Device(2, "y", reflink=False, hardlink=True), **options
+        Device(1, "x", reflink=reflink, hardlink=True),
+        Device(2, "y", reflink=False, hardlink=True),
+        **options,
     )
     taken = set()
     for inode in inodes:

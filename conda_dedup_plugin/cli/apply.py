@@ -42,7 +42,9 @@ def execute(options: argparse.Namespace) -> int:
     from .common import analysis_of
 
     if not (options.dry_run or options.yes) and (options.json or not sys.stdin.isatty()):
-        raise DedupError("nothing was changed, for nobody can be asked", "add --yes, or --dry-run to see the plan")
+        raise DedupError(
+            "nothing was changed, for nobody can be asked", "add --yes, or --dry-run to see the plan"
+        )
     analysis, notes = analysis_of(options)
     applied = None
     if not options.dry_run:
@@ -66,7 +68,9 @@ def execute(options: argparse.Namespace) -> int:
         notes += [*analysis.warnings, *(applied.notes if applied else [])]
         err = text.console(stderr=True)
         text.print_notes([] if options.quiet else notes, err)
-        text.print_notes([f"{path}: {error}" for path, error in (applied.failed if applied else [])], err, "failed")
+        text.print_notes(
+            [f"{path}: {error}" for path, error in (applied.failed if applied else [])], err, "failed"
+        )
     return 1 if applied is not None and applied.failed else 0
 
 

@@ -54,9 +54,9 @@ def _recover(change: Change, directories: Directories) -> tuple[str, str]:
     state, kept = "done" if at_target == change.keeper else "dropped", ""
     if at_staged is None:
         pass
-    elif at_staged == change.keeper:
-        os.unlink(staged, dir_fd=staging_dir)
-    elif at_staged == change.old and _superseded(change, staging_dir, staged, target_dir, target, at_target):
+    elif at_staged == change.keeper or (
+        at_staged == change.old and _superseded(change, staging_dir, staged, target_dir, target, at_target)
+    ):
         os.unlink(staged, dir_fd=staging_dir)
     elif at_target == change.keeper:
         exchange(staging_dir, staged, target_dir, target)

@@ -44,7 +44,13 @@ class Forge:
             self._write(package, files)
             info = package / "info"
             info.mkdir()
-            index = {"name": dist, "version": version, "build": build, "subdir": "linux-64", "build_number": 0}
+            index = {
+                "name": dist,
+                "version": version,
+                "build": build,
+                "subdir": "linux-64",
+                "build_number": 0,
+            }
             (info / "index.json").write_text(json.dumps(index))
             (info / "repodata_record.json").write_text(
                 json.dumps({**index, "sha256": _archive_digest(dist, version, build), "channel": "forge"})
@@ -54,9 +60,7 @@ class Forge:
                 for path, data in files.items()
             ]
             (info / "paths.json").write_text(json.dumps({"paths": paths, "paths_version": 1}))
-        self.trees.append(
-            Tree(os.path.realpath(cache), TreeKind.CACHE, manager, name, selected)
-        )
+        self.trees.append(Tree(os.path.realpath(cache), TreeKind.CACHE, manager, name, selected))
         return cache
 
     def scope(self) -> Scope:
