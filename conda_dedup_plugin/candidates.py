@@ -16,7 +16,7 @@ ContentKey: TypeAlias = tuple[object, ...]
 
 
 def content_key(inode: Inode) -> ContentKey | None:
-    """Return what identifies the content of ``inode``: its digest, else (dist, path in dist); None if unknown.
+    """Return what identifies the content: its digest, else (dist, path in dist); None if unknown.
 
     A digest whose record names another size than the inode's is stale and counts for nothing. What pip
     compiled has neither: it differs in every environment.

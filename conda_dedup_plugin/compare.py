@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import DedupError
@@ -16,7 +17,6 @@ from .records.pip_record import dist_infos, read_pip_record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from .model import Claim, Tree
 
@@ -78,7 +78,7 @@ class Neighbours:
         if not os.path.isdir(f"{directory}/info"):
             return
         try:
-            dist, claims = read_package(_path(directory))
+            dist, claims = read_package(Path(directory))
         except (DedupError, OSError):
             return
         found: dict[str, Claim] = {}

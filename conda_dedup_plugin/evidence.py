@@ -49,9 +49,9 @@ def _look(scope: Scope, inode: Inode, devices: dict[int, Device]) -> bool:
         inode.capabilities = _CAPABILITIES in inode.xattrs
         if device.reflink:
             inode.layout = layout_of(descriptor)
-        if inode.mode & 0o111 and inode.hazard in (Hazard.PACKAGE, Hazard.UNTRACKED):
-            if is_native_head(os.pread(descriptor, HEAD_BYTES, 0)):
-                inode.hazard = Hazard.NATIVE
+        executable = inode.mode & 0o111 and inode.hazard in (Hazard.PACKAGE, Hazard.UNTRACKED)
+        if executable and is_native_head(os.pread(descriptor, HEAD_BYTES, 0)):
+            inode.hazard = Hazard.NATIVE
     except OSError:
         return False
     finally:

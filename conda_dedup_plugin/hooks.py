@@ -7,13 +7,12 @@ our part, and nothing is ever printed on stdout.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from .automatic import Shared
 
@@ -23,6 +22,15 @@ log = logging.getLogger(__name__)
 _began = 0.0
 #: The transactions of this process: what was linked, as (name, version, build), by prefix.
 _transactions: dict[str, set[tuple[str, str, str]]] = {}
+
+
+def subcommand(words: Sequence[str]) -> int:
+    """Run ``conda dedup WORDS`` and return its exit code."""
+    from conda.base.context import context
+
+    from .cli import main
+
+    return main(words, prog="conda dedup", as_json=bool(context.json))
 
 
 def before(command: str) -> None:
@@ -109,8 +117,7 @@ def _say(line: str) -> None:
         if context.json or context.quiet or sys.stderr is None:
             return
         text = "".join(c if c.isprintable() else "?" for c in line)
-        # straight to the descriptor's stream: conda may have redirected loggers and spinners
-        sys.stderr.write(f"dedup: {text}{os.linesep if os.name == 'nt' else chr(10)}")
+        sys.stderr.write(f"dedup: {text}\n")
         sys.stderr.flush()
 
     _harmless(say)

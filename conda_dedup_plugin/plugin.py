@@ -3,22 +3,14 @@
 All that is heavier than a function definition is imported where it runs.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from conda.plugins import hookimpl
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
 
 #: The commands that may change an environment, by the names conda gives them.
 COMMANDS = {"create", "install", "update", "remove", "rename", "env_create", "env_remove", "env_update"}
 
 
 @hookimpl
-def conda_subcommands() -> Iterator[Any]:
+def conda_subcommands():  # type: ignore[no-untyped-def]
     """``conda dedup``; without a parser of its own, conda hands over the words as they are."""
     from conda.plugins.types import CondaSubcommand
 
@@ -26,7 +18,7 @@ def conda_subcommands() -> Iterator[Any]:
 
 
 @hookimpl
-def conda_settings() -> Iterator[Any]:
+def conda_settings():  # type: ignore[no-untyped-def]
     """The settings under ``plugins:``."""
     from .declared import conda_settings
 
@@ -34,40 +26,34 @@ def conda_settings() -> Iterator[Any]:
 
 
 @hookimpl
-def conda_pre_commands() -> Iterator[Any]:
+def conda_pre_commands():  # type: ignore[no-untyped-def]
     """Note when a command began."""
     from conda.plugins.types import CondaPreCommand
 
-    yield CondaPreCommand("dedup", lambda command: _hooks().before(command), COMMANDS)
+    from . import hooks
+
+    yield CondaPreCommand("dedup", hooks.before, COMMANDS)
 
 
 @hookimpl(optionalhook=True)  # conda >= 25.5
-def conda_post_transaction_actions() -> Iterator[Any]:
+def conda_post_transaction_actions():  # type: ignore[no-untyped-def]
     """Record what was linked where."""
-    from conda.plugins.types import CondaPostTransactionAction
+    from .transaction import action
 
-    from .transaction import RecordTransaction
-
-    yield CondaPostTransactionAction("dedup", RecordTransaction)
+    yield from action()
 
 
 @hookimpl
-def conda_post_commands() -> Iterator[Any]:
+def conda_post_commands():  # type: ignore[no-untyped-def]
     """Share what the command brought."""
     from conda.plugins.types import CondaPostCommand
 
-    yield CondaPostCommand("dedup", lambda command: _hooks().after(command), COMMANDS)
-
-
-def _hooks() -> Any:
     from . import hooks
 
-    return hooks
+    yield CondaPostCommand("dedup", hooks.after, COMMANDS)
 
 
-def _dedup(words: tuple[str, ...]) -> int:
-    from conda.base.context import context
+def _dedup(words: "tuple[str, ...]") -> int:
+    from .hooks import subcommand
 
-    from .cli import main
-
-    return main(words, prog="conda dedup", as_json=bool(context.json))
+    return subcommand(words)

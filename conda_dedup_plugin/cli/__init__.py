@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "conda-dedup", as_j
         _tell(exc, prog, as_json)
         return exc.exit_code
     except KeyboardInterrupt:
-        _tell(DedupError("interrupted; what was shared until then is complete"), prog, as_json)
+        _tell(DedupError("Interrupted; what was shared until then is complete."), prog, as_json)
         return INTERRUPTED
     except BrokenPipeError:
         # whoever read our output has seen enough

@@ -43,7 +43,7 @@ def execute(options: argparse.Namespace) -> int:
 
     if not (options.dry_run or options.yes) and (options.json or not sys.stdin.isatty()):
         raise DedupError(
-            "nothing was changed, for nobody can be asked", "add --yes, or --dry-run to see the plan"
+            "Nothing was changed, for nobody can be asked.", "Add --yes, or --dry-run to see the plan."
         )
     analysis, notes = analysis_of(options)
     applied = None
@@ -53,7 +53,7 @@ def execute(options: argparse.Namespace) -> int:
         try:
             applied = apply_plan(analysis, f"{options.prog} apply", journal=not options.no_journal)
         except StateError as exc:
-            hint = "make it writable, or add --no-journal (undo then knows no old times)"
+            hint = "Make it writable, or add --no-journal (undo then knows no old times)."
             raise StateError(str(exc), exc.hint or hint) from exc
     if options.json:
         document = json.apply_document(analysis, applied)

@@ -50,5 +50,5 @@ def analysis_of(options: argparse.Namespace) -> tuple[Analysis, list[str]]:
     settings = load()
     min_size = settings.min_size if options.min_size is None else options.min_size
     if min_size < 1:
-        raise UsageError("--min-size must be at least 1 byte", "try --min-size 4096, the default")
+        raise UsageError("--min-size must be at least 1 byte.", "Try --min-size 4096, the default.")
     return analyse(scope_of(options), plan_options(options, settings), min_size), list(settings.warnings)

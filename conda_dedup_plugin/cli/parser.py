@@ -17,7 +17,7 @@ class _Parser(argparse.ArgumentParser):
     """Raises what is wrong instead of printing it."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message, f"see: {self.prog} --help")
+        raise UsageError(f"{message[:1].upper()}{message[1:]}.", f"See: {self.prog} --help")
 
 
 def build_parser(prog: str) -> argparse.ArgumentParser:
@@ -56,7 +56,7 @@ def add_scope_options(parser: argparse.ArgumentParser) -> None:
     scope.add_argument("--pkgs-dir", action="append", default=[], dest="dedup_pkgs_dirs", metavar="DIR",
                        help="a package cache (repeatable)")  # fmt: skip
     scope.add_argument("--no-discover", action="store_false", dest="dedup_discover",
-                       help="look at nothing but what is named; otherwise the rest serves as keepers")  # fmt: skip
+                       help="look at nothing but what is named; else the rest serves as keepers")  # fmt: skip
 
 
 def add_plan_options(parser: argparse.ArgumentParser) -> None:

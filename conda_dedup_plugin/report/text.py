@@ -46,9 +46,7 @@ def print_report(analysis: Analysis, out: Console) -> None:
     for reason, (size, inodes) in analysis.plan.held_by_reason().items():
         out.print(_sentence("", size, f"in {files(inodes)}: {reason.value}"))
     if totals.unrecorded_bytes:
-        out.print(
-            _sentence("Unrecorded", totals.unrecorded_bytes, "in files that no record covers; not compared")
-        )
+        out.print(_sentence("Unrecorded", totals.unrecorded_bytes, "in files no record covers, not compared"))
     largest = analysis.plan.largest(_LARGEST)
     if largest:
         out.print()

@@ -7,12 +7,10 @@ import os
 import stat as stat_module
 from typing import TYPE_CHECKING
 
-from ..model import InodeKey
-
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from ..model import Inode, Scope
+    from ..model import Inode, InodeKey, Scope
 
 _PATH = getattr(os, "O_PATH", 0)
 _DIRECTORY = os.O_DIRECTORY | os.O_NOFOLLOW | _PATH

@@ -52,20 +52,18 @@ def _recover(change: Change, directories: Directories) -> tuple[str, str]:
     _drop_further(change, staging_dir, staged, at_target)
     at_staged = _key(staging_dir, staged)
     state, kept = "done" if at_target == change.keeper else "dropped", ""
-    if at_staged is None:
-        pass
-    elif at_staged == change.keeper or (
-        at_staged == change.old and _superseded(change, staging_dir, staged, target_dir, target, at_target)
-    ):
+    if at_staged == change.keeper:
         os.unlink(staged, dir_fd=staging_dir)
-    elif at_target == change.keeper:
+    elif at_staged == change.old and _superseded(change, staging_dir, staged, target_dir, target, at_target):
+        os.unlink(staged, dir_fd=staging_dir)
+    elif at_staged is not None and at_target == change.keeper:
         exchange(staging_dir, staged, target_dir, target)
         state = "dropped"
         if _key(staging_dir, staged) == change.keeper:
             os.unlink(staged, dir_fd=staging_dir)
         else:
             kept = f"{change.root}/{change.staged}"
-    else:
+    elif at_staged is not None:
         kept = f"{change.root}/{change.staged}"
     with contextlib.suppress(OSError):
         parent, name = directories.parent(change.root, change.staged.rpartition("/")[0])
