@@ -12,12 +12,12 @@ from .apply import apply_plan
 from .compare import Listing, Neighbours, shared_objects
 from .engine import analyse_inventory
 from .environments import Request, find
+from .errors import DedupError
 from .inventory import scan_listed
 from .model import Scope
 from .plan import PlanOptions
-from .records import read_record_claims
-from .records.conda_meta import read_dists
-from .records.pip_record import dist_infos
+from .records.conda_meta import read_dists, read_record
+from .records.pip_record import dist_infos, site_packages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -136,21 +136,6 @@ def _touched(tree: Tree, since: float) -> bool:
     return any(_mtime(path) >= since for path in site_packages(tree.root))
 
 
-def site_packages(root: str) -> list[str]:
-    """Return the site-packages directories of an environment."""
-    found = [f"{root}/Lib/site-packages"]
-    try:
-        with os.scandir(f"{root}/lib") as entries:
-            found += [
-                f"{entry.path}/site-packages"
-                for entry in entries
-                if entry.name.startswith(("python", "pypy"))
-            ]
-    except OSError:
-        pass
-    return found
-
-
 def _mtime(path: str | os.PathLike[str]) -> float:
     try:
         return os.stat(path).st_mtime
@@ -169,7 +154,10 @@ def _listing(scope: Scope, own: int, changed: _Changed, min_size: int) -> Listin
     paths = read_dists(root)
     owned: set[str] = set()
     for stem in sorted(changed.dists & paths.keys()):
-        claims = read_record_claims(paths[stem])
+        try:
+            _, claims = read_record(paths[stem])
+        except DedupError:
+            continue  # the report says what is wrong with it
         owned.update(path for path in claims if path.endswith(".dist-info/RECORD"))
         alone = {path: claim for path, claim in claims.items() if _held_alone(root, path, min_size)}
         if alone:

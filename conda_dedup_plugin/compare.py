@@ -67,7 +67,7 @@ class Neighbours:
                 continue
             try:
                 other, claims = read_record(path)
-            except (DedupError, OSError):
+            except DedupError:
                 continue
             if other.identity == dist.identity:
                 asked += 1
@@ -79,7 +79,7 @@ class Neighbours:
             return
         try:
             dist, claims = read_package(Path(directory))
-        except (DedupError, OSError):
+        except DedupError:
             return
         found: dict[str, Claim] = {}
         for path, claim in list(left.items()):
@@ -113,7 +113,7 @@ def shared_objects(record: Path, root: str) -> dict[str, Claim]:
     """Return what pip's record says of the shared objects it installed; nothing if it cannot be read."""
     try:
         _, claims = read_pip_record(record, root)
-    except (DedupError, OSError):
+    except DedupError:
         return {}
     return {
         path: claim

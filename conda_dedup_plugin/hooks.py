@@ -99,7 +99,9 @@ def _after(command: str) -> None:
 
 
 def _line(shared: Shared) -> str:
-    from .report.text import decimal, files
+    from rich.filesize import decimal
+
+    from .report.text import files
 
     line = (
         f"{files(shared.names)} of env '{shared.name}' now shared, "

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None, prog: str = "conda-dedup", as_j
         return INTERRUPTED
     except BrokenPipeError:
         # whoever read our output has seen enough
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return 0
 
 

@@ -78,7 +78,7 @@ def _agreed(analysis: Analysis) -> bool:
     from ..report import text
 
     out = text.console()
-    out.print(text.Text(text.summary_of_plan(analysis)))
+    out.print(text.summary_of_plan(analysis))
     if not analysis.plan.shares:
         return True
     try:

@@ -28,7 +28,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"conda-dedup-plugin {__version__}")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.set_defaults(execute=lambda _: parser.print_help() or 0)
+    parser.set_defaults(execute=lambda _: _overview(parser))
     verbs = parser.add_subparsers(metavar="COMMAND", title="commands")
     for verb in _VERBS:
         added = verbs.add_parser(
@@ -42,6 +42,11 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         added.set_defaults(execute=verb.execute)
         verb.configure(added)
     return parser
+
+
+def _overview(parser: argparse.ArgumentParser) -> int:
+    parser.print_help()
+    return 0
 
 
 def add_scope_options(parser: argparse.ArgumentParser) -> None:
