@@ -8,9 +8,9 @@ from typing import NoReturn
 from .. import __version__
 from ..errors import UsageError
 from ..model import MethodChoice
-from . import apply, demo, report
+from . import apply, report
 
-_VERBS = (report, apply, demo)
+_VERBS = (report, apply)
 
 
 class _Parser(argparse.ArgumentParser):

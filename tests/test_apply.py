@@ -1,0 +1,142 @@
+"""The main job on real environments: report, apply, and that nothing but disk usage changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from conda_dedup_plugin.demo.distributions import SITE_PACKAGES
+from tests.lab.invariants import (
+    assert_unchanged,
+    content_duplicates,
+    directories,
+    du,
+    free_bytes,
+    snapshot,
+)
+from tests.lab.mounts import REFLINK_KINDS
+from tests.test_lab import EVERYTHING, PROGRAM
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.conftest import MakeLab
+    from tests.lab.world import CondaLab
+
+REPOSITORY = Path(__file__).parents[1]
+MIB = 1 << 20
+
+
+def dedup(lab: CondaLab, *words: object, check: bool = True) -> dict[str, Any]:
+    """Run ``conda-dedup --json`` in a process of its own and return the document."""
+    done = lab.run(
+        sys.executable,
+        "-m",
+        "conda_dedup_plugin.cli",
+        *words,
+        "--json",
+        env={"PYTHONPATH": str(REPOSITORY)},
+        check=check,
+    )
+    document: dict[str, Any] = json.loads(done.stdout)
+    assert document["schema"] == 1
+    return document
+
+
+def recorded(trees: list[Path]) -> Callable[[str, os.stat_result], bool]:
+    """Whether a record that we should know of has a digest, or bytecode, for a path: read independently."""
+    known: set[str] = set()
+    for tree in trees:
+        for meta in tree.glob("conda-meta/*.json"):
+            record = json.loads(meta.read_text())
+            wanted = record["files"] if record.get("noarch") else []
+            known.update(str(tree / path) for path in wanted)
+            known.update(str(tree / said["_path"]) for said in record["paths_data"]["paths"])
+        for index in tree.glob("*/info/paths.json"):
+            known.update(
+                str(index.parents[1] / said["_path"]) for said in json.loads(index.read_text())["paths"]
+            )
+        for record_file in tree.glob("lib/python*/site-packages/*.dist-info/RECORD"):
+            for line in record_file.read_text().splitlines():
+                path, digest, _ = line.rsplit(",", 2)
+                if digest:
+                    known.add(os.path.normpath(record_file.parents[1] / path.strip('"')))
+    return lambda path, stat: path in known
+
+
+def make_world(lab: CondaLab) -> list[Path]:
+    """Environments of conda (linked, copied), pip and rattler; returns every tree."""
+    prefixes = [lab.create("linked", *EVERYTHING)]
+    lab.conda("create", "--name", "copied", "--copy", *EVERYTHING)
+    lab.conda("create", "--name", "older", "two-builds=1.0=0", "same-library", "pip", "--copy")
+    prefixes += [lab.env_path("copied"), lab.env_path("older")]
+    for name in ("pip-one", "pip-two"):
+        prefix = lab.create(name, "pip")
+        lab.pip(prefix, "install", "numpy", "msgspec")
+        prefixes.append(prefix)
+    prefixes.append(lab.root / "rattler-env")
+    lab.rattler(prefixes[-1], *EVERYTHING)
+    return [*prefixes, lab.root / "pkgs", lab.rattler_cache / "pkgs"]
+
+
+def test_apply_on_every_file_system(
+    conda_lab: MakeLab, device_dir: Path, device_kind: str, mounted: Callable[..., Path]
+) -> None:
+    lab = conda_lab(root=device_dir)
+    trees = make_world(lab)
+    search = ("--no-discover", "--search", lab.root)
+    report = dedup(lab, "report", *search)
+    totals = report["totals"]
+    assert not report["warnings"]
+    assert {entry["prefix"] for entry in report["environments"] + report["caches"]} == {
+        str(tree) for tree in trees
+    }
+    if device_kind not in REFLINK_KINDS:  # there, inodes may share their extents already
+        expected = content_duplicates(trees, accept=recorded(trees))
+        assert totals["duplicate_bytes"] == pytest.approx(expected, rel=0.005)
+    assert totals["duplicate_bytes"] == totals["freeable_bytes"] + totals["held_bytes"]
+    assert totals["freeable_bytes"] > 50 * MIB
+
+    before, folders = snapshot(*trees), directories(*trees)
+    used, free = du(*trees), free_bytes(mounted(device_kind))
+    planned = dedup(lab, "apply", "--dry-run", *search)
+    assert planned["planned"] == totals
+    assert sum(share["bytes"] for share in planned["shares"]) == totals["freeable_bytes"]
+    assert snapshot(*trees) == before
+
+    done = dedup(lab, "apply", "--yes", *search)
+    assert done["failed"] == []
+    assert done["skipped"] == []
+    assert done["done"]["bytes_freed"] == totals["freeable_bytes"]
+    after = snapshot(*trees)
+    native = (".so", ".pyc", ".a")
+    assert_unchanged(
+        before,
+        after,
+        allow_mtime=lambda path: (
+            device_kind not in REFLINK_KINDS and (path.endswith(native) or ".so." in path or "/bin/" in path)
+        ),
+    )
+    assert directories(*trees) == folders
+    if device_kind in REFLINK_KINDS:
+        gained = free_bytes(mounted(device_kind)) - free
+        assert {old.inode for old in before.values()} == {new.inode for new in after.values()}
+    else:
+        gained = used - du(*trees)
+    assert gained == pytest.approx(totals["freeable_bytes"], rel=0.005)
+
+    again = dedup(lab, "apply", "--yes", *search)
+    assert again["planned"]["freeable_bytes"] == 0
+    assert again["done"]["inodes"] == 0
+    assert snapshot(*trees) == after
+
+    for prefix in trees[:2] + [trees[5]]:
+        assert lab.python_in(prefix, "-c", PROGRAM).stdout.strip() == str(prefix)
+    for prefix in trees[3:5]:
+        lab.python_in(prefix, "-B", "-c", "import numpy, msgspec; assert numpy.ones(3).sum() == 3")
+        assert (prefix / SITE_PACKAGES / "numpy").is_dir()
