@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from .model import Tree
     from .settings import Settings
 
-#: Time stamps of files may be this much older than the clock said when they were written, in seconds.
-_CLOCK_SLACK = 1.0
+#: A file system may stamp files with the time of the last tick: so many seconds before the clock says.
+_CLOCK_SLACK = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +136,14 @@ def _touched(tree: Tree, since: float) -> bool:
     return any(_mtime(path) >= since for path in site_packages(tree.root))
 
 
+def _came(path: str | os.PathLike[str]) -> float:
+    """When a file came into its place, or was last changed there: copying may keep mtimes."""
+    try:
+        return os.stat(path).st_ctime
+    except OSError:
+        return 0.0
+
+
 def _mtime(path: str | os.PathLike[str]) -> float:
     try:
         return os.stat(path).st_mtime
@@ -164,7 +172,7 @@ def _listing(scope: Scope, own: int, changed: _Changed, min_size: int) -> Listin
             listing.add(own, alone)
             neighbours.same_package(stem, alone, listing)
     for wheel, record in dist_infos(root).items():
-        if _mtime(record) < changed.since or _relative(record, root) in owned:
+        if _came(record) < changed.since or _relative(record, root) in owned:
             continue
         claims = shared_objects(record, root)
         alone = {path: claim for path, claim in claims.items() if _held_alone(root, path, min_size)}

@@ -41,4 +41,5 @@ def conda_settings() -> Iterator[CondaSetting]:
         (METHOD, "auto", "How conda-dedup shares files: auto, reflink or hardlink."),
         (MIN_SIZE, "4096", "The size in bytes below which conda-dedup leaves files alone."),
     ):
-        yield CondaSetting(name, description, PrimitiveParameter(default, element_type=str))
+        parameter = PrimitiveParameter(default, element_type=str)
+        yield CondaSetting(name=name, description=description, parameter=parameter)

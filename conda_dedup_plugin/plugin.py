@@ -1,7 +1,10 @@
 """conda's hooks, and nothing else: this module is imported by every conda command.
 
-All that is heavier than a function definition is imported where it runs.
+All that is heavier than a function definition is imported where it runs, and an error while
+registering costs conda our part, never its command.
 """
+
+import functools
 
 from conda.plugins import hookimpl
 
@@ -9,12 +12,63 @@ from conda.plugins import hookimpl
 COMMANDS = {"create", "install", "update", "remove", "rename", "env_create", "env_remove", "env_update"}
 
 
+def _safely(hook):  # type: ignore[no-untyped-def]
+    @functools.wraps(hook)
+    def registered():  # type: ignore[no-untyped-def]
+        try:
+            return [hook()]
+        except Exception:
+            import logging
+
+            logging.getLogger(__name__).warning("conda-dedup-plugin cannot register %s", hook.__name__)
+            return []
+
+    return registered
+
+
 @hookimpl
+@_safely
 def conda_subcommands():  # type: ignore[no-untyped-def]
     """``conda dedup``; without a parser of its own, conda hands over the words as they are."""
     from conda.plugins.types import CondaSubcommand
 
-    yield CondaSubcommand("dedup", "Find and share what conda environments hold twice.", _dedup)
+    from . import hooks
+
+    summary = "Find and share what conda environments hold twice."
+    return CondaSubcommand(name="dedup", summary=summary, action=hooks.subcommand)
+
+
+@hookimpl
+@_safely
+def conda_pre_commands():  # type: ignore[no-untyped-def]
+    """Note when a command began."""
+    from conda.plugins.types import CondaPreCommand
+
+    from . import hooks
+
+    return CondaPreCommand(name="dedup", action=hooks.before, run_for=COMMANDS)
+
+
+@hookimpl(optionalhook=True)  # conda >= 25.5
+@_safely
+def conda_post_transaction_actions():  # type: ignore[no-untyped-def]
+    """Record what was linked where."""
+    from conda.plugins.types import CondaPostTransactionAction
+
+    from .transaction import RecordTransaction
+
+    return CondaPostTransactionAction(name="dedup", action=RecordTransaction)
+
+
+@hookimpl
+@_safely
+def conda_post_commands():  # type: ignore[no-untyped-def]
+    """Share what the command brought."""
+    from conda.plugins.types import CondaPostCommand
+
+    from . import hooks
+
+    return CondaPostCommand(name="dedup", action=hooks.after, run_for=COMMANDS)
 
 
 @hookimpl
@@ -22,38 +76,4 @@ def conda_settings():  # type: ignore[no-untyped-def]
     """The settings under ``plugins:``."""
     from .declared import conda_settings
 
-    yield from conda_settings()
-
-
-@hookimpl
-def conda_pre_commands():  # type: ignore[no-untyped-def]
-    """Note when a command began."""
-    from conda.plugins.types import CondaPreCommand
-
-    from . import hooks
-
-    yield CondaPreCommand("dedup", hooks.before, COMMANDS)
-
-
-@hookimpl(optionalhook=True)  # conda >= 25.5
-def conda_post_transaction_actions():  # type: ignore[no-untyped-def]
-    """Record what was linked where."""
-    from .transaction import action
-
-    yield from action()
-
-
-@hookimpl
-def conda_post_commands():  # type: ignore[no-untyped-def]
-    """Share what the command brought."""
-    from conda.plugins.types import CondaPostCommand
-
-    from . import hooks
-
-    yield CondaPostCommand("dedup", hooks.after, COMMANDS)
-
-
-def _dedup(words: "tuple[str, ...]") -> int:
-    from .hooks import subcommand
-
-    return subcommand(words)
+    return conda_settings()

@@ -5,20 +5,7 @@ It only records. An exception here would make conda take the user's whole transa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from conda.core.path_actions import Action
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
-
-
-def action() -> Iterator[Any]:
-    """Yield what conda's hook wants."""
-    from conda.plugins.types import CondaPostTransactionAction
-
-    yield CondaPostTransactionAction("dedup", RecordTransaction)
 
 
 class RecordTransaction(Action):  # type: ignore[misc]
