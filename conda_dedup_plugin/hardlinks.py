@@ -52,6 +52,10 @@ class Places:
             place in at and (sensitive or at[place]) for place, sensitive in self._of(duplicate).items()
         )
 
+    def meet(self, duplicate: Inode, keeper: Inode) -> bool:
+        """Whether one environment, or one package of a cache, would have both as one file."""
+        return not self._at[keeper.key].keys().isdisjoint(self._of(duplicate))
+
     def links(self, keeper: Inode) -> int:
         """How many names the keeper will have by now."""
         return self._links[keeper.key]
@@ -153,6 +157,8 @@ class HardlinkRules:
             return Reason.OVERLAY
         if places.conflict(inode, keeper):
             return Reason.LOADER
+        if hazard is Hazard.PACKAGE and places.meet(inode, keeper):
+            return Reason.ONE_ENVIRONMENT
         if places.links(keeper) + len(inode.names) > self._devices[keeper.key.device].link_limit:
             return Reason.LINK_LIMIT
         return None
@@ -168,14 +174,14 @@ class HardlinkRules:
         return caches != keeps or any(self._scope.trees[tree].is_conda_cache for tree in caches | keeps)
 
     def _as_conda_would(self, inode: Inode, keeper: Inode) -> bool:
-        """Whether the keeper is in a cache or is the same package's, where conda itself hard-links."""
+        """Whether the keeper is in a cache or is the same file of the same package elsewhere."""
 
-        def dists(names: Sequence[Name]) -> set[tuple[str, ...]]:
-            return {name.claim.dist.identity for name in names if name.claim}
+        def files(names: Sequence[Name]) -> set[tuple[object, str]]:
+            return {(name.claim.dist.identity, name.claim.path) for name in names if name.claim}
 
         if any(self._scope.trees[name.tree].is_cache for name in keeper.names):
             return True
-        return bool(dists(inode.names) & dists(keeper.names))
+        return not files(inode.names).isdisjoint(files(keeper.names))
 
     def _may_keep_frozen(self, keeper: Inode) -> bool:
         """A frozen environment's own inode is left alone; one that its cache holds too is the cache's."""

@@ -32,15 +32,15 @@ REPOSITORY = Path(__file__).parents[1]
 MIB = 1 << 20
 
 
-def dedup(lab: CondaLab, *words: object, check: bool = True) -> dict[str, Any]:
-    """Run ``conda-dedup --json`` in a process of its own and return the document."""
+def dedup(lab: CondaLab, state: Path, *words: object, check: bool = True) -> dict[str, Any]:
+    """Run ``conda-dedup --json`` in a process of its own, its state elsewhere; return the document."""
     done = lab.run(
         sys.executable,
         "-m",
         "conda_dedup_plugin.cli",
         *words,
         "--json",
-        env={"PYTHONPATH": str(REPOSITORY)},
+        env={"PYTHONPATH": str(REPOSITORY), "XDG_STATE_HOME": str(state)},
         check=check,
     )
     document: dict[str, Any] = json.loads(done.stdout)
@@ -85,12 +85,12 @@ def make_world(lab: CondaLab) -> list[Path]:
 
 
 def test_apply_on_every_file_system(
-    conda_lab: MakeLab, device_dir: Path, device_kind: str, mounted: Callable[..., Path]
+    conda_lab: MakeLab, device_dir: Path, device_kind: str, mounted: Callable[..., Path], tmp_path: Path
 ) -> None:
     lab = conda_lab(root=device_dir)
     trees = make_world(lab)
     search = ("--no-discover", "--search", lab.root)
-    report = dedup(lab, "report", *search)
+    report = dedup(lab, tmp_path, "report", *search)
     totals = report["totals"]
     assert not report["warnings"]
     assert {entry["prefix"] for entry in report["environments"] + report["caches"]} == {
@@ -104,12 +104,12 @@ def test_apply_on_every_file_system(
 
     before, folders = snapshot(*trees), directories(*trees)
     used, free = du(*trees), free_bytes(mounted(device_kind))
-    planned = dedup(lab, "apply", "--dry-run", *search)
+    planned = dedup(lab, tmp_path, "apply", "--dry-run", *search)
     assert planned["planned"] == totals
     assert sum(share["bytes"] for share in planned["shares"]) == totals["freeable_bytes"]
     assert snapshot(*trees) == before
 
-    done = dedup(lab, "apply", "--yes", *search)
+    done = dedup(lab, tmp_path, "apply", "--yes", *search)
     assert done["failed"] == []
     assert done["skipped"] == []
     assert done["done"]["bytes_freed"] == totals["freeable_bytes"]
@@ -130,7 +130,7 @@ def test_apply_on_every_file_system(
         gained = used - du(*trees)
     assert gained == pytest.approx(totals["freeable_bytes"], rel=0.005)
 
-    again = dedup(lab, "apply", "--yes", *search)
+    again = dedup(lab, tmp_path, "apply", "--yes", *search)
     assert again["planned"]["freeable_bytes"] == 0
     assert again["done"]["inodes"] == 0
     assert snapshot(*trees) == after

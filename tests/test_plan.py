@@ -224,6 +224,14 @@ def test_a_packages_file_is_linked_to_the_same_package_or_a_cache_only():
     assert world.shares() in (pairs((other, keeper)), pairs((keeper, other)))
 
 
+def test_two_text_files_of_one_environment_stay_two():
+    world = World()
+    world.inode(CACHE, (ONE, "x/a.py"), path="x/a.py")
+    world.inode((ONE, "y/a.py"))
+    assert world.shares() == set()
+    assert world.reasons() == [Reason.ONE_ENVIRONMENT]
+
+
 def test_loader_identity_within_one_environment():
     world = World()
     world.inode((ONE, "x/_core.so"))

@@ -8,9 +8,9 @@ from typing import NoReturn
 from .. import __version__
 from ..errors import UsageError
 from ..model import MethodChoice
-from . import apply, report
+from . import apply, demo, report
 
-_VERBS = (report, apply)
+_VERBS = (report, apply, demo)
 
 
 class _Parser(argparse.ArgumentParser):
