@@ -40,6 +40,7 @@ WHEELS = ("py-rattler", "msgspec")
 #: Left out of numpy, so that the whole takes seconds.
 _NUMPY_EXCLUDE = ("*/tests/*", "*.pyi", "*.h", "*.a", "numpy/f2py/*")
 _SPECS = ("numpy", "runtime")
+_LIBRARY_MAX = 16_000_000
 #: What is there while wheels, packages and environments all are.
 _ROOM = 800_000_000
 #: Variables that would let the user's own package managers and settings look in.
@@ -179,12 +180,11 @@ def _make_channel(channel: Path) -> str:
     """Write ``python`` (a stub), ``numpy``, and ``runtime``, which has one library in two places."""
     python_package(channel)
     distribution_package(channel, "numpy", exclude=_NUMPY_EXCLUDE)
-    sources = installed_files("numpy", _NUMPY_EXCLUDE)
-    libraries = [data for path, data in sources.items() if ".so" in path]
-    libraries = [data for path, data in sources.items() if "/lib" in path and ".so" in path] or libraries
+    numpy = installed_files("numpy", _NUMPY_EXCLUDE)
+    libraries = [data for path, data in numpy.items() if ".so" in path and len(data) <= _LIBRARY_MAX]
     if not libraries:
-        raise OSError("numpy has no library here")
-    library = sorted(libraries, key=len)[-2:][0]
+        raise OSError("the numpy here has no libraries")
+    library = max(libraries, key=len) + b"\0"  # so that it is like numpy's, but not a further copy of it
     names = ("lib/libruntime.so.1", f"{SITE_PACKAGES}/runtime/lib/libruntime.so.1")
     files = {f"{SITE_PACKAGES}/runtime/__init__.py": b"", **dict.fromkeys(names, library)}
     make_package(channel, "runtime", "1.0", f"{PYTHON_BUILD}_0", files, depends=[PYTHON_DEPENDS])

@@ -65,8 +65,7 @@ def _tree_table(analysis: Analysis) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     for tree, counted in zip(analysis.scope.trees, analysis.inventory.trees, strict=True):
         if tree.selected:
-            name = tree.root if tree.is_cache else tree.name
-            table.add_row(Text(printable(name)), *_cells(counted))
+            table.add_row(Text(printable(tree.name)), *_cells(counted))
     return table
 
 
