@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +20,6 @@ from tests.lab.invariants import du
 from tests.test_lab import EVERYTHING
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Iterator
 
     from tests.conftest import MakeLab
@@ -115,16 +116,8 @@ def environment_file(lab: CondaLab, name: str, *pip: str) -> Path:
     return path
 
 
-def needs_pip_sections(lab: CondaLab) -> None:
-    """conda runs pip by way of its shell scripts, which the conda of PyPI does not have."""
-    code = "import os, conda; raise SystemExit(not os.path.isdir(os.path.join(conda.__path__[0], 'shell')))"
-    if lab.run(lab.python, "-c", code, check=False).returncode:
-        pytest.skip("this conda has no shell scripts, so that it cannot run pip")
-
-
 def test_env_create_with_pip(conda_lab: MakeLab) -> None:
     lab = conda_lab(with_plugin=True)
-    needs_pip_sections(lab)
     lab.conda("env", "create", "--file", environment_file(lab, "one", "numpy"))
     done = lab.conda("env", "create", "--file", environment_file(lab, "two", "numpy"))
     assert named(done) == ["two"]
@@ -133,7 +126,6 @@ def test_env_create_with_pip(conda_lab: MakeLab) -> None:
 
 def test_env_update_with_pip(conda_lab: MakeLab) -> None:
     lab = conda_lab(with_plugin=True)
-    needs_pip_sections(lab)
     lab.conda("env", "create", "--file", environment_file(lab, "one", "numpy"))
     lab.conda("env", "create", "--file", environment_file(lab, "two"))
     done = lab.conda("env", "update", "--file", environment_file(lab, "two", "numpy"))
@@ -150,10 +142,8 @@ def test_env_create_without_pip(far: CondaLab) -> None:
 
 def test_what_failed_before_our_turn_is_taken_up_by_the_next_command(conda_lab: MakeLab) -> None:
     lab = conda_lab(with_plugin=True)
-    needs("conda >= 25.5 (CONDA_DEDUP_TEST_CONDA)", True)
     if not has_transactions(lab):
         pytest.skip("this conda has no transaction hooks; CONDA_DEDUP_TEST_CONDA can name one that has")
-    needs_pip_sections(lab)
     lab.conda("create", "--name", "one", "pure-noarch", "pip")
     broken = lab.root / "two.yml"
     broken.write_text(
@@ -188,6 +178,14 @@ def test_dry_run_and_download_only(far: CondaLab) -> None:
         done = far.conda("create", "--name", "two", "numpy", option, check=False)
         assert named(done) == []
         assert not far.env_path("two").exists()
+
+
+def test_env_create_dry_run(far: CondaLab) -> None:
+    """conda 24.7 calls the post-command hook here too, with base as the prefix."""
+    far.conda("create", "--name", "one", "pip")
+    done = far.conda("env", "create", "--dry-run", "--file", environment_file(far, "two"))
+    assert named(done) == []
+    assert not far.env_path("two").exists()
 
 
 @pytest.mark.parametrize("words", [("--copy",), ()])
@@ -328,3 +326,26 @@ def test_a_full_disk(conda_lab: MakeLab, mounted, tmp_path) -> None:
     )
     lab.conda("create", "--name", "two", "pure-noarch", env={"PYTHONPATH": str(customize)})
     lab.python_in(lab.env_path("two"), "-B", "-c", "import pure_noarch.module_3")
+
+
+def test_settings_and_discovery_within_conda(conda_python: Path, tmp_path: Path) -> None:
+    """The tests of settings and discovery that need conda in their own process, run where it is."""
+    code = "import conda, os, sys; print(os.path.dirname(conda.__path__[0]), *sys.version_info[:2])"
+    done = subprocess.run([conda_python, "-c", code], capture_output=True, text=True, check=True)
+    path, *version = done.stdout.split()
+    needs(
+        "the conda under test runs on another Python", version == [str(part) for part in sys.version_info[:2]]
+    )
+    tests = Path(__file__).parent
+    # conda's packages behind our own: first come those of the running Python
+    code = f"import sys, pytest; sys.path.append({path!r}); sys.exit(pytest.main(sys.argv[1:]))"
+    words = ("-q", "-p", "no:cacheprovider", "--basetemp", tmp_path / "inner")
+    names = ("test_settings.py", "test_condarc.py", "test_environments.py")
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words, *(tests / name for name in names)],
+        cwd=tests.parent,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "conda is not installed" not in done.stdout

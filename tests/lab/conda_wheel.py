@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 CONDA_LOCK = "4.0.3"
 CONDA = "24.7.1"
 #: Raised whenever what is cached would be made differently.
-LAYOUT = 1
+LAYOUT = 2
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: conda 24.7.1's own, but for what PyPI does not have: menuinst and conda-libmamba-solver.
 REQUIREMENTS = (
@@ -54,6 +54,14 @@ REQUIREMENTS = (
     "truststore >=0.8.0",
     "zstandard >=0.15",
 )
+#: conda-lock leaves conda's shell scripts out. This one does what running pip in an environment needs.
+_SHELL_HOOK = b"""conda() {
+    case "$1" in
+        activate|deactivate|reactivate) eval "$("$CONDA_EXE" shell.posix "$@")" ;;
+        *) "$CONDA_EXE" "$@" ;;
+    esac
+}
+"""
 _VENDORED = "conda_lock/_vendor/conda/"
 _IMPORT_PREFIX = re.compile(r"\bconda_lock\._?vendor\.conda\b")
 
@@ -107,6 +115,9 @@ def conda_base(below: Path, folder: Path, *, with_plugin: bool) -> Path:
     site = Path(_ask(python, "import sysconfig; print(sysconfig.get_path('purelib'))"))
     lines = [f"import site; site.addsitedir({path!r})\n" for path in paths]
     (site / "layers.pth").write_text("".join(lines))
+    command = folder / "bin/conda"
+    command.write_text(f"#!{python}\nfrom conda.cli.main import main\nraise SystemExit(main())\n")
+    command.chmod(0o755)
     return python
 
 
@@ -138,6 +149,7 @@ def make_conda_wheel(source: Path, folder: Path) -> Path:
         for member in archive.namelist():
             if member.startswith(_VENDORED) and not member.endswith("/"):
                 files["conda/" + member.removeprefix(_VENDORED)] = _restored(archive.read(member))
+    files["conda/shell/etc/profile.d/conda.sh"] = _SHELL_HOOK
     requires = "".join(f"Requires-Dist: {requirement}\n" for requirement in REQUIREMENTS)
     files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: conda\nVersion: {CONDA}\n{requires}".encode()
     files[f"{info}/WHEEL"] = (
