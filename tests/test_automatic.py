@@ -337,13 +337,12 @@ def test_settings_and_discovery_within_conda(conda_python: Path, tmp_path: Path)
         "the conda under test runs on another Python", version == [str(part) for part in sys.version_info[:2]]
     )
     tests = Path(__file__).parent
-    # conda's packages behind our own: first come those of the running Python
-    code = f"import sys, pytest; sys.path.append({path!r}); sys.exit(pytest.main(sys.argv[1:]))"
     words = ("-q", "-p", "no:cacheprovider", "--basetemp", tmp_path / "inner")
     names = ("test_settings.py", "test_condarc.py", "test_environments.py")
     done = subprocess.run(
-        [sys.executable, "-c", code, *words, *(tests / name for name in names)],
+        [sys.executable, "-m", "pytest", *words, *(tests / name for name in names)],
         cwd=tests.parent,
+        env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
     )

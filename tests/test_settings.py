@@ -167,12 +167,12 @@ IN_CONDA = """
     from conda.cli.main import main_subshell
     from conda.plugins import hookimpl
     from conda.plugins.manager import get_plugin_manager
-    from conda_dedup_plugin import settings
+    from conda_dedup_plugin import declared, settings
 
     class Plugin:
         @hookimpl
         def conda_settings(self):
-            yield from settings.conda_settings()
+            yield from declared.conda_settings()
 
     get_plugin_manager().register(Plugin())
     reset_context()
@@ -230,7 +230,7 @@ def test_conda_without_the_plugin_falls_back_to_the_files(home: Path) -> None:
     (home / ".condarc").write_text("plugins: {dedup_auto: off}\n")
     code = """
         import conda.base.context
-        from conda_dedup_plugin import settings
+        from conda_dedup_plugin import declared, settings
         print(settings.load().auto)
     """
     assert run(code) == "False\n"
