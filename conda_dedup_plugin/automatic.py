@@ -11,7 +11,7 @@ from . import pending
 from .apply import apply_plan
 from .compare import Listing, Neighbours, shared_objects
 from .engine import analyse_inventory
-from .environments import Request, find
+from .environments import Request, find, is_environment
 from .errors import DedupError
 from .inventory import scan_listed
 from .model import Scope
@@ -60,7 +60,8 @@ def share_changed(
     ``transactions`` are those of this process, as conda told them. Yields only what was shared, or
     failed.
     """
-    scope = find(Request())
+    own = [prefix for prefix in transactions if is_environment(os.path.realpath(prefix))]
+    scope = find(Request(prefixes=tuple(own)))
     indices = {tree.root: index for index, tree in enumerate(scope.trees) if not tree.is_cache}
     for root, changed in _changed(scope, began, transactions).items():
         if root not in indices:
@@ -72,7 +73,7 @@ def share_changed(
             method=settings.method,
             euid=os.geteuid(),
             reflink_only=always_copy,
-            fresh_since_ns=int((began - _CLOCK_SLACK) * 1e9),
+            fresh_since_ns=int(changed.since * 1e9),
         )
         inventory = scan_listed(analysis_scope, listing.trees, settings.min_size)
         analysis = analyse_inventory(inventory, options)

@@ -83,7 +83,7 @@ def after(command: str) -> None:
 def _after(command: str) -> None:
     from conda.base.context import context
 
-    if context.dry_run or context.download_only:
+    if context.dry_run or context.download_only or sys.platform != "linux":
         return
     from .settings import load
 

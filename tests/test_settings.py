@@ -230,7 +230,9 @@ def test_conda_without_the_plugin_falls_back_to_the_files(home: Path) -> None:
     (home / ".condarc").write_text("plugins: {dedup_auto: off}\n")
     code = """
         import conda.base.context
-        from conda_dedup_plugin import declared, settings
+        from conda.plugins.manager import get_plugin_manager
+        from conda_dedup_plugin import settings
+        get_plugin_manager().disable_external_plugins()
         print(settings.load().auto)
     """
     assert run(code) == "False\n"

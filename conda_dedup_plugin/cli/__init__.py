@@ -26,6 +26,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "conda-dedup", as_j
         options = build_parser(prog).parse_args(words)
         options.json = as_json
         options.prog = prog
+        if sys.platform != "linux":
+            raise DedupError("This version works on Linux only.", "Nothing was looked at or changed.")
         return int(options.execute(options))
     except DedupError as exc:
         _tell(exc, prog, as_json)
