@@ -190,7 +190,7 @@ def _walk(tree: Tree, roots: set[str], warnings: list[str]) -> Iterator[tuple[st
     levels: list[tuple[int, str, list[str]]] = []
     try:
         levels.append((descriptor, "", []))
-        yield from _files(tree, descriptor, "", levels[-1][2])
+        yield from _files(tree, descriptor, "", levels[-1][2], warnings)
         while levels:
             parent, below, pending = levels[-1]
             if not pending:
@@ -209,21 +209,25 @@ def _walk(tree: Tree, roots: set[str], warnings: list[str]) -> Iterator[tuple[st
                 warnings.append(f"{f'{tree.root}/{path}'!r} cannot be read ({exc.strerror}); it is left out")
                 continue
             levels.append((descriptor, path + "/", []))
-            yield from _files(tree, descriptor, path + "/", levels[-1][2])
+            yield from _files(tree, descriptor, path + "/", levels[-1][2], warnings)
     finally:
         for descriptor, _, _ in levels:
             os.close(descriptor)
 
 
 def _files(
-    tree: Tree, descriptor: int, below: str, directories: list[str]
+    tree: Tree, descriptor: int, below: str, directories: list[str], warnings: list[str]
 ) -> Iterator[tuple[str, os.stat_result]]:
     """Yield the regular files of one open directory; its directories go to ``directories``.
 
     An environment inside another one is none of its files.
     """
-    with os.scandir(descriptor) as scanned:
-        entries = list(scanned)
+    try:
+        with os.scandir(descriptor) as scanned:
+            entries = list(scanned)
+    except OSError as exc:
+        warnings.append(f"{f'{tree.root}/{below}'!r} cannot be read ({exc.strerror}); it is left out")
+        return
     if below and not tree.is_cache and any(entry.name == "conda-meta" for entry in entries):
         return
     for entry in entries:
@@ -234,6 +238,10 @@ def _files(
                 directories.append(entry.name)
         except FileNotFoundError:
             continue
+        except OSError as exc:
+            # a directory that may be listed and not entered
+            warnings.append(f"{f'{tree.root}/{below}'!r} cannot be read ({exc.strerror}); it is left out")
+            return
 
 
 def _is_foreign(tree: Tree, name: str) -> bool:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _FORMAT = 1
+#: So many seconds another process is waited for.
+_PATIENCE = 30
 _TABLES = """
 CREATE TABLE run (
     id TEXT PRIMARY KEY, started REAL NOT NULL, finished REAL, command TEXT NOT NULL,
@@ -84,9 +86,9 @@ class Journal:
         """Open the journal at ``path``, by default the user's own, and make it if it does not exist."""
         path = path or state_directory() / "journal.sqlite"
         try:
-            connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+            connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
             remote = _is_remote(path.parent)
-            connection.execute(f"PRAGMA journal_mode={'DELETE' if remote else 'WAL'}")
+            _set_mode(connection, "DELETE" if remote else "WAL")
             connection.execute("PRAGMA synchronous=FULL")
             with _transaction(connection):
                 found = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -187,6 +189,19 @@ class NoJournal(Journal):
         super().__init__(sqlite3.connect(":memory:", isolation_level=None))
         for statement in _TABLES.split(";"):
             self._connection.execute(statement)
+
+
+def _set_mode(connection: sqlite3.Connection, mode: str) -> None:
+    """Choose the journal mode; SQLite itself does not wait for others who are about to do the same."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            connection.execute(f"PRAGMA journal_mode={mode}")
+            return
+        except sqlite3.OperationalError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 @contextlib.contextmanager

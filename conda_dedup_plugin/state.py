@@ -82,7 +82,10 @@ def lock(root: str) -> Iterator[bool]:
 
 
 def process_identity(pid: int) -> str:
-    """Return what tells this process from a later one of the same number; empty if there is none."""
+    """Return what tells this process from a later one of the same number.
+
+    Empty if there is none, or if it is dead and nobody has waited for it yet.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -90,7 +93,7 @@ def process_identity(pid: int) -> str:
         return ""
     # the name of the program, in parentheses, may hold blanks; the start time is the 22nd field
     fields = stat.rpartition(b")")[2].split()
-    return f"{boot}/{pid}/{fields[19].decode()}"
+    return "" if fields[0] in (b"Z", b"X") else f"{boot}/{pid}/{fields[19].decode()}"
 
 
 def is_running(identity: str) -> bool:
