@@ -125,12 +125,13 @@ class HardlinkRules:
 
     def _distance(self, inode: Inode, keeper: Inode) -> int:
         """0: a cache has the same file of the same package; 1: the same package; 2: any other keeper."""
-        own = {(name.claim.dist.identity, name.claim.path) for name in inode.names if name.claim}
-        dists = {identity for identity, _ in own}
+        # by build alone: rattler's caches do not say which archive they are from
+        own = {(name.claim.dist[:4], name.claim.path) for name in inode.names if name.claim}
+        dists = {build for build, _ in own}
         cached = [name.claim for name in keeper.names if name.claim and self._scope.trees[name.tree].is_cache]
-        if any((claim.dist.identity, claim.path) in own for claim in cached):
+        if any((claim.dist[:4], claim.path) in own for claim in cached):
             return 0
-        return 1 if any(claim.dist.identity in dists for claim in cached) else 2
+        return 1 if any(claim.dist[:4] in dists for claim in cached) else 2
 
     def _refused(self, inode: Inode, keeper: Inode, places: Places) -> Reason | None:
         """Why ``inode`` may not be linked to this ``keeper``, if so."""

@@ -1,20 +1,23 @@
-"""``conda-meta/*.json``: the records of an environment, in conda's and in rattler's dialect.
+"""``conda-meta/*.json``: the records of an environment, as conda, mamba and rattler write them.
 
-In a noarch Python package conda's ``_path`` is the path in the package (``site-packages/…``), and only
-``files`` has the installed one; rattler's ``_path`` is the installed one. conda writes
-``sha256_in_prefix`` always, rattler only where it differs from ``sha256``. Where a file was patched,
-``size_in_bytes`` is the size before.
+In a noarch Python package conda's ``_path`` is the path in the package (``site-packages/…``,
+``python-scripts/…``) and only ``files`` has the installed one; mamba's and rattler's ``_path`` is the
+installed one. conda and mamba write ``sha256_in_prefix`` always, rattler only where it differs from
+``sha256``; mamba leaves out ``prefix_placeholder``. The size of a patched file is that before patching
+(conda, mamba) or after it (rattler, text files). A file that another package has too is moved aside by
+rattler, and ``original_path`` tells where it belongs; conda leaves two records that speak of one path.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ..model import Claim, Dist
-from .reading import RecordError, Records, decode, is_inside, sha256_of
+from .reading import RecordError, Records, below_root, decode, sha256_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
 class _Path(msgspec.Struct, gc=False):
     path: str = msgspec.field(name="_path")
+    original_path: str | None = None
     path_type: str | None = None
     sha256: str | None = None
     sha256_in_prefix: str | None = None
@@ -43,49 +47,81 @@ class _Record(msgspec.Struct, gc=False):
     md5: str | None = None
     channel: Any = None
     noarch: Any = None
-    files: list[str] = []
+    files: list[str] | None = None
     paths_data: _PathsData | None = None
 
 
 _DECODER = msgspec.json.Decoder(_Record)
+#: What has no content of its own.
+_NO_CONTENT = ("softlink", "directory")
+#: What is made in the environment: it has no original in a package.
 _ENTRY_POINTS = (
     "unix_python_entry_point",
     "windows_python_entry_point_script",
     "windows_python_entry_point_exe",
 )
-_NO_FILES = ("softlink", "directory", *_ENTRY_POINTS)
-#: Directories of a noarch Python package and the end of what they become in an environment.
+_MADE_HERE = ("pyc_file", *_ENTRY_POINTS)
+#: The directories of a noarch Python package whose files are installed elsewhere.
 _SITE_PACKAGES = "site-packages/"
 _SCRIPTS = "python-scripts/"
+_INSTALLED_SITE_PACKAGES = re.compile(r"(?:lib/[^/]+|Lib)/site-packages/")
+#: Scripts but not ``bin/.name-post-link.sh``.
+_INSTALLED_SCRIPTS = re.compile(r"(?:bin|Scripts)/(?!\.)")
 
 
 def read_environment(root: str) -> Records:
-    """Return what every record of the environment at ``root`` says, by installed path."""
+    """Return what every record of the environment at ``root`` says, by installed path.
+
+    Where two packages have the same path nobody wrote down whose file is there now: such a claim has
+    no digest.
+    """
     records = Records()
-    for path in read_dists(root).values():
+    merged = records.claims
+    for path in _record_files(root).values():
         try:
-            _, claims = _read(str(path), records.warnings)
+            _, claims = _read(path, records.warnings)
         except RecordError as exc:
             records.warnings.append(str(exc))
             continue
-        records.claims.update(claims)
+        for both in merged.keys() & claims.keys():
+            claims[both] = _of_two(merged[both], claims[both])
+        merged.update(claims)
     return records
 
 
+def _of_two(one: Claim, other: Claim) -> Claim:
+    """What is sure of a path that two records speak of."""
+    agreed = other if one.sha256 == other.sha256 else other._replace(sha256=None, size=-1)
+    return agreed._replace(prefixed=one.prefixed or other.prefixed, no_link=one.no_link or other.no_link)
+
+
 def read_dists(prefix: str) -> dict[str, Path]:
-    """Return the record files of an environment by name-version-build, without reading them."""
+    """Return the record files of an environment by name-version-build, without reading them.
+
+    Empty if there are none or they cannot be listed (the walk of the environment tells).
+    """
     from pathlib import Path
 
+    return {stem: Path(path) for stem, path in _record_files(prefix).items()}
+
+
+def _record_files(prefix: str) -> dict[str, str]:
+    directory = f"{prefix}/conda-meta"
     try:
-        with os.scandir(f"{prefix}/conda-meta") as entries:
-            return {entry.name[:-5]: Path(entry.path) for entry in entries if entry.name.endswith(".json")}
+        with os.scandir(directory) as entries:
+            names = sorted(entry.name for entry in entries)
     except OSError:
         return {}
+    return {name[:-5]: f"{directory}/{name}" for name in names if name.endswith(".json") and name[0] != "."}
 
 
 def read_record(path: Path) -> tuple[Dist, dict[str, Claim]]:
-    """Read one record: its dist, and its claims by installed path. RecordError: it cannot be read."""
-    return _read(str(path), [])
+    """Read one record: its dist, and its claims by installed path, those below the prefix alone.
+
+    ``Claim.path`` is the path in the package, which is where a package cache has the original, or the
+    installed path of what was made in the environment. RecordError: it cannot be read.
+    """
+    return _read(os.fspath(path), [])
 
 
 def _read(path: str, warnings: list[str]) -> tuple[Dist, dict[str, Claim]]:
@@ -99,52 +135,87 @@ def _read(path: str, warnings: list[str]) -> tuple[Dist, dict[str, Claim]]:
         record.channel if isinstance(record.channel, str) else "",
     )
     claims: dict[str, Claim] = {}
-    installed = _Installed(record.files)
-    #: What ``files`` has and ``paths`` says nothing of: bytecode, entry points.
-    others = set(record.files)
+    no_content = set()
+    files = record.files or []
     paths = record.paths_data.paths if record.paths_data else []
+    places = _Places(files, paths) if paths and _is_python(record.noarch) else None
     for said in paths:
-        where = installed(said.path)
-        others.discard(where)
-        if said.path_type in _NO_FILES:
-            if said.path_type in _ENTRY_POINTS:
-                claims[where] = Claim(dist, where, prefixed=True)
+        where = source = said.path
+        kind = said.path_type
+        if places is not None:
+            where, source = places(said)
+        elif said.original_path is not None:
+            source = said.original_path
+        if kind in _NO_CONTENT:
+            no_content.add(where)
             continue
-        digest = said.sha256_in_prefix or said.sha256
-        prefixed = bool(said.prefix_placeholder) or (
-            said.sha256 is not None
-            and said.sha256_in_prefix is not None
-            and said.sha256 != said.sha256_in_prefix
+        digest = said.sha256
+        in_prefix = said.sha256_in_prefix
+        prefixed = (
+            bool(said.prefix_placeholder)
+            or (in_prefix is not None and digest is not None and in_prefix != digest)
+            or kind in _ENTRY_POINTS
         )
-        size = -1 if prefixed or said.size_in_bytes is None else said.size_in_bytes
-        # what is compiled in the environment has its path there, and no original in a cache
-        source = where if said.path_type == "pyc_file" else said.path
-        claims[where] = Claim(dist, source, sha256_of(digest), size, prefixed, bool(said.no_link))
-    for where in others:
-        claims[where] = Claim(dist, where, prefixed=not where.endswith(".pyc"))
-    outside = [where for where in claims if not is_inside(where)]
-    if outside:
-        warnings.append(f"{path!r} names {len(outside)} paths outside its environment, which are left out.")
-        for where in outside:
-            del claims[where]
+        size = said.size_in_bytes
+        if prefixed or size is None or size < 0:
+            size = -1
+        claims[where] = Claim(
+            dist, source, sha256_of(in_prefix or digest), size, prefixed, said.no_link is True
+        )
+    for where in files:
+        if where not in claims and where not in no_content:
+            # older records know no more than this: any of these may be patched, but for bytecode
+            claims[where] = Claim(dist, where, prefixed=not where.endswith(".pyc"))
+    claims, dropped = below_root(claims)
+    if dropped:
+        warnings.append(f"{path!r} names {dropped} paths outside its environment, which are left out.")
     return dist, claims
 
 
-class _Installed:
-    """Where the files of a package are in an environment, given their paths in the package."""
+class _Places:
+    """Where the files of a noarch Python package are in the environment, and where in the package."""
 
-    def __init__(self, files: list[str]) -> None:
+    def __init__(self, files: list[str], paths: list[_Path]) -> None:
         self._files = set(files)
-        below = (file.partition(_SITE_PACKAGES)[0] for file in files if _SITE_PACKAGES in file)
-        self._site_packages = next(below, "") + _SITE_PACKAGES
-        self._scripts = "Scripts/" if any(file.startswith("Scripts/") for file in files) else "bin/"
+        moved = [
+            said.path
+            for said in paths
+            if said.path.startswith((_SITE_PACKAGES, _SCRIPTS)) and said.path not in self._files
+        ]
+        #: The paths are those in the package: this is conda's dialect.
+        self._in_package = bool(moved)
+        self._site_packages = self._scripts = ""
+        if moved:
+            own = {said.path for said in paths}
+            self._site_packages = _site_packages([file for file in files if file not in own], moved)
+            windows = any("Scripts/" + path[len(_SCRIPTS) :] in self._files for path in moved)
+            self._scripts = "Scripts/" if windows else "bin/"
 
-    def __call__(self, path: str) -> str:
-        """Return the installed path; that in the package where it is the same, or not known."""
-        if path in self._files:
-            return path
-        if path.startswith(_SITE_PACKAGES):
-            return self._site_packages + path[len(_SITE_PACKAGES) :]
-        if path.startswith(_SCRIPTS):
-            return self._scripts + path[len(_SCRIPTS) :]
-        return path
+    def __call__(self, said: _Path) -> tuple[str, str]:
+        """Return the installed path and the path in the package; of what was made here, the first twice."""
+        path = said.path
+        if said.path_type in _MADE_HERE:
+            return path, path
+        if self._in_package:
+            if path.startswith(_SITE_PACKAGES) and path not in self._files:
+                return self._site_packages + path[len(_SITE_PACKAGES) :], path
+            if path.startswith(_SCRIPTS) and path not in self._files:
+                return self._scripts + path[len(_SCRIPTS) :], path
+            return path, path
+        source = said.original_path or path
+        if found := _INSTALLED_SITE_PACKAGES.match(source):
+            return path, _SITE_PACKAGES + source[found.end() :]
+        if found := _INSTALLED_SCRIPTS.match(source):
+            return path, _SCRIPTS + source[found.end() :]
+        return path, source
+
+
+def _site_packages(installed: list[str], sources: list[str]) -> str:
+    """Return the site-packages directory, with its slash, that a package's files went to."""
+    source = next((path for path in sources if path.startswith(_SITE_PACKAGES)), "/")
+    below = len(source) - len(_SITE_PACKAGES)
+    return next((path[:-below] for path in installed if path.endswith("/" + source)), _SITE_PACKAGES)
+
+
+def _is_python(noarch: object) -> bool:
+    return (noarch.get("type") if isinstance(noarch, dict) else noarch) == "python"

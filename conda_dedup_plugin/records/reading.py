@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
@@ -18,7 +19,15 @@ T = TypeVar("T")
 
 #: No record is bigger; conda's own largest have some tens of MB.
 MOST_BYTES = 256 * 1024 * 1024
-_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0) | os.O_CLOEXEC
+_FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+#: A listing of paths, each between "\n/" and "\n", that has none of these has plain paths only.
+_SUSPICIOUS = ("//", "/.", "/\n", "\0")
 
 
 class RecordError(DedupError):
@@ -33,8 +42,8 @@ class Records:
     warnings: list[str] = field(default_factory=list)
 
 
-def read_file(path: str, most: int = MOST_BYTES) -> bytes:
-    """Return the content of a regular file of at most ``most`` bytes.
+def read_file(path: str) -> bytes:
+    """Return the content of a regular file of at most :data:`MOST_BYTES`.
 
     RecordError: it is none, is bigger, or cannot be read.
     """
@@ -46,14 +55,18 @@ def read_file(path: str, most: int = MOST_BYTES) -> bytes:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise RecordError(f"{path!r} cannot be read: it is no regular file.")
-        if found.st_size > most:
-            raise RecordError(f"{path!r} is left out: it has {found.st_size} bytes, which no record has.")
-        with open(descriptor, "rb", closefd=False) as stream:
-            return stream.read(most + 1)
+        content = b""
+        if found.st_size <= MOST_BYTES:
+            with open(descriptor, "rb", closefd=False) as stream:
+                content = stream.read(MOST_BYTES + 1)
     except OSError as exc:
         raise RecordError(f"{path!r} cannot be read: {exc.strerror}.") from exc
     finally:
         os.close(descriptor)
+    size = max(found.st_size, len(content))
+    if size > MOST_BYTES:
+        raise RecordError(f"{path!r} is left out: it has {size} bytes, which no record has.")
+    return content
 
 
 def decode(path: str, decoder: msgspec.json.Decoder[T]) -> T:
@@ -61,7 +74,7 @@ def decode(path: str, decoder: msgspec.json.Decoder[T]) -> T:
     content = read_file(path)
     try:
         return decoder.decode(content)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as exc:
         raise RecordError(f"{path!r} is damaged: {exc}.") from exc
 
 
@@ -70,15 +83,35 @@ def sha256_of(text: str | None) -> bytes | None:
     if text is None or len(text) != 64:
         return None
     try:
-        return bytes.fromhex(text)
+        digest = bytes.fromhex(text)
     except ValueError:
         return None
+    # fromhex skips spaces
+    return digest if len(digest) == 32 else None
 
 
-def is_inside(path: str) -> bool:
-    """Whether a recorded path is a plain one below its root: nothing absolute, no dots, no NUL."""
-    if not path or path[0] == "/" or "\0" in path or "\\" in path:
-        return False
-    if "." not in path and "//" not in path:
-        return path[-1] != "/"
-    return all(part not in ("", ".", "..") for part in path.split("/"))
+def normalised(path: str) -> str | None:
+    """Return a recorded path as a plain one below its root; None if it is empty, absolute or leaves it."""
+    if not path or path[0] == "/" or "\0" in path:
+        return None
+    plain = posixpath.normpath(path)
+    return None if plain in (".", "..") or plain.startswith("../") else plain
+
+
+def below_root(claims: dict[str, Claim]) -> tuple[dict[str, Claim], int]:
+    """Return the claims by normalised path, and how many were dropped: their path is none below the root.
+
+    Nearly always these are the very same claims, which is found out by one look at all paths at once.
+    """
+    listing = "\n/" + "\n/".join(claims) + "\n"
+    if not claims or not any(odd in listing for odd in _SUSPICIOUS):
+        return claims, 0
+    kept: dict[str, Claim] = {}
+    dropped = 0
+    for path, claim in claims.items():
+        plain = normalised(path)
+        if plain is None:
+            dropped += 1
+        else:
+            kept[plain] = claim._replace(path=plain) if claim.path == path else claim
+    return kept, dropped
