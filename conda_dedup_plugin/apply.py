@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from . import state
 from .errors import StateError
-from .journal import Journal, NoJournal
+from .journal import PATIENCE, Journal, NoJournal
 from .model import Method, Reason
 from .sharing.hardlink import Hardlinker
 from .sharing.outcome import Outcome
@@ -54,19 +54,21 @@ class Applied:
             self.failed.append((path, outcome.error))
 
 
-def apply_plan(analysis: Analysis, command: str, journal: bool = True) -> Applied:
+def apply_plan(analysis: Analysis, command: str, journal: bool = True, patience: float = PATIENCE) -> Applied:
     """Do what the plan says. ``command`` is noted in the journal.
+
+    ``patience``: how many seconds another process that writes to the journal is waited for.
 
     StateError: the journal cannot be used, and ``journal`` does not say to do without; nothing has
     been changed then, or what has been is complete.
     """
-    book = Journal.open() if journal else NoJournal()
+    book = Journal.open(patience=patience) if journal else NoJournal()
     applied = Applied()
     try:
         with ExitStack() as stack:
-            locked = _lock_out(stack, analysis, journal)
             if journal:
-                applied.notes += _recover(book)
+                applied.notes += recover(book)
+            locked = _lock_out(stack, analysis, journal)
             applied.run = book.begin(command)
             for share, outcome in _share(analysis, book, locked):
                 applied.add(share, outcome, path_of(analysis.scope, share))
@@ -95,11 +97,6 @@ def _lock_out(stack: ExitStack, analysis: Analysis, needed: bool) -> set[int]:
     return locked
 
 
-def _recover(journal: Journal) -> list[str]:
-    with state.lock(str(state.state_directory())) as ours:
-        return recover(journal) if ours else []
-
-
 def _share(analysis: Analysis, journal: Journal, locked: set[int]) -> Iterator[tuple[Share, Outcome]]:
     ready = []
     for share in analysis.plan.shares:
@@ -122,4 +119,15 @@ def _by(method: Method, shares: Iterable[Share]) -> Iterator[Share]:
 
 
 def _outcomes(shares: dict[InodeKey, Share], outcomes: Iterable[Outcome]) -> Iterator[tuple[Share, Outcome]]:
-    return ((shares[outcome.duplicate.key], outcome) for outcome in outcomes)
+    """Pair what came with what was planned.
+
+    Where inodes share their extents, nothing is gained by the last of them if another one stayed.
+    """
+    stayed = set()
+    for outcome in outcomes:
+        layout = outcome.duplicate.layout
+        if outcome.method is None:
+            stayed.add(layout)
+        elif layout is not None and layout in stayed:
+            outcome = replace(outcome, bytes_freed=0)
+        yield shares[outcome.duplicate.key], outcome

@@ -14,7 +14,10 @@ import sys
 from dataclasses import dataclass
 
 from conda_dedup_plugin.condarc import expand, load_condarc
+from conda_dedup_plugin.files import read_regular
 
+#: A list of environments longer than this is none; as root we read those of every user.
+_LIST_BYTES = 1 << 20
 #: Directories of a project in which pixi and magic keep its environments.
 PROJECT_DIRS = (os.path.join(".pixi", "envs"), os.path.join(".magic", "envs"))
 
@@ -146,13 +149,13 @@ def _environments_txt(home: str, warnings: list[str]) -> list[str]:
     if not path:
         return []
     try:
-        with open(path, "rb") as file:
-            lines = [os.fsdecode(line.strip()) for line in file]
+        content = read_regular(path, _LIST_BYTES, follow=True)
     except PermissionError as exc:
         warnings.append(f"{path!r} could not be read: {exc.strerror}.")
         return []
     except OSError:
         return []
+    lines = (os.fsdecode(line.strip()) for line in content.splitlines())
     return [line for line in lines if os.path.isabs(line) and "\0" not in line]
 
 

@@ -72,7 +72,7 @@ def find(request: Request) -> Scope:
         # The caches beside what was named; with nothing named, also those beside what was discovered.
         beside = finder.add_sibling_caches()
         chosen |= set() if request.named else beside
-    trees = [replace(tree, selected=root in chosen) for root, tree in finder.trees.items()]
+    trees = [replace(tree, selected=root in chosen) for root, tree in _once(finder.trees, chosen).items()]
     if not request.discover:
         trees = [tree for tree in trees if tree.selected]
     return Scope(
@@ -208,6 +208,18 @@ class _Finder:
         except OSError:
             return False
         return True
+
+
+def _once(trees: dict[str, Tree], chosen: set[str]) -> dict[str, Tree]:
+    """Leave out what is another tree once more, by way of a bind mount; what was chosen stays."""
+    seen: dict[tuple[int, int], str] = {}
+    for root in sorted(trees, key=lambda root: root not in chosen):
+        try:
+            found = os.stat(root)  # noqa: PTH116
+        except OSError:
+            continue
+        seen.setdefault((found.st_dev, found.st_ino), root)
+    return {root: tree for root, tree in trees.items() if root in seen.values()}
 
 
 def _suggest(name: str, known: list[str]) -> str:

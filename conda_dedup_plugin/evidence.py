@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from .model import Hazard
@@ -27,13 +28,32 @@ def gather(
     An inode that cannot be opened (gone, or not ours to read) leaves its group. Extents are asked for
     only where they can be shared.
     """
-    devices: dict[int, Device] = {}
-    groups = []
-    for inodes in candidates:
+    groups: list[list[Inode]] = []
+    known = list(candidates)
+    devices = _devices(scope, known)
+    for inodes in known:
         group = [inode for inode in inodes if _look(scope, inode, devices)]
         if len(group) > 1:
             groups.append(group)
     return groups, devices
+
+
+def _devices(scope: Scope, candidates: Iterable[Sequence[Inode]]) -> dict[int, Device]:
+    """Probe every device by the first file of it that can tell."""
+    devices: dict[int, Device] = {}
+    for inode in chain.from_iterable(candidates):
+        device = devices.get(inode.key.device)
+        if device is not None and device.certain:
+            continue
+        try:
+            descriptor = open_inode(scope, inode)
+        except OSError:
+            continue
+        try:
+            devices[inode.key.device] = probe(descriptor)
+        finally:
+            os.close(descriptor)
+    return devices
 
 
 def _look(scope: Scope, inode: Inode, devices: dict[int, Device]) -> bool:
@@ -42,12 +62,9 @@ def _look(scope: Scope, inode: Inode, devices: dict[int, Device]) -> bool:
     except OSError:
         return False
     try:
-        device = devices.get(inode.key.device)
-        if device is None:
-            device = devices[inode.key.device] = probe(descriptor)
         inode.xattrs = xattrs_of(descriptor)
         inode.capabilities = _CAPABILITIES in inode.xattrs
-        if device.reflink:
+        if devices[inode.key.device].reflink:
             inode.layout = layout_of(descriptor)
         executable = inode.mode & 0o111 and inode.hazard in (Hazard.PACKAGE, Hazard.UNTRACKED)
         if executable and is_native_head(os.pread(descriptor, HEAD_BYTES, 0)):

@@ -7,6 +7,7 @@ our part, and nothing is ever printed on stdout.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -46,13 +47,16 @@ def transaction(prefix: str | None, linked: Iterable[Any] | None, unlinked: Iter
     def record() -> None:
         from conda.base.context import context
 
-        if not prefix or context.dry_run or context.download_only:
+        from .settings import load
+
+        if not prefix or context.dry_run or context.download_only or not load().auto:
             return
         dists = {(record.name, record.version, record.build) for record in linked or ()}
         _transactions.setdefault(prefix, set()).update(dists)
         from .pending import note
 
-        note(prefix, sorted("-".join(dist) for dist in _transactions[prefix]))
+        stems = ("-".join(dist) for dist in _transactions[prefix])
+        note(prefix, stems, copies=bool(context.always_copy))
 
     _harmless(record)
 
@@ -92,9 +96,17 @@ def _after(command: str) -> None:
         _say(warning)
     if not settings.auto:
         return
-    from .automatic import share_changed
+    from .automatic import Command, share_changed
 
-    for shared in share_changed(settings, _began, dict(_transactions), command, bool(context.always_copy)):
+    run = Command(
+        name=command,
+        began=_began,
+        transactions=dict(_transactions),
+        target=str(context.target_prefix or ""),
+        words=" ".join(sys.argv),
+        copies=bool(context.always_copy),
+    )
+    for shared in share_changed(settings, run):
         _say(_line(shared))
 
 
@@ -118,9 +130,15 @@ def _say(line: str) -> None:
 
         if context.json or context.quiet or sys.stderr is None:
             return
-        text = "".join(c if c.isprintable() else "?" for c in line)
-        sys.stderr.write(f"dedup: {text}\n")
+        text = f"dedup: {''.join(c if c.isprintable() else '?' for c in line)}\n"
         sys.stderr.flush()
+        try:
+            descriptor = sys.stderr.fileno()
+        except (AttributeError, OSError, ValueError):
+            sys.stderr.write(text)
+            return
+        # past the buffer: what is left in it when stderr cannot be written to would end conda with 120
+        os.write(descriptor, text.encode("utf-8", "backslashreplace"))
 
     _harmless(say)
 

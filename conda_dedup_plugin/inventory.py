@@ -159,12 +159,19 @@ def scan(scope: Scope, min_size: int) -> Inventory:
 def scan_listed(scope: Scope, listed: Mapping[int, Mapping[str, Claim]], min_size: int) -> Inventory:
     """Look at nothing but the listed paths: for each index of a tree, path in it and claim.
 
-    A path that does not exist, or is no regular file, is left out.
+    A path that does not exist, is no regular file, or lies in a tree inside the tree, is left out.
     """
     inventory = Inventory(scope, trees=[TreeTotals() for _ in scope.trees])
     counter = _Counter(inventory, min_size)
     for index, claims in listed.items():
-        counter.tree(index, _listed(scope.trees[index], claims), claims)
+        tree = scope.trees[index]
+        inside = tuple(
+            other.root[len(tree.root) + 1 :] + "/"
+            for other in scope.trees
+            if other.root.startswith(tree.root + "/")
+        )
+        paths = (path for path in claims if not path.startswith(inside))
+        counter.tree(index, _listed(tree, paths), claims)
     counter.finish()
     return inventory
 

@@ -11,7 +11,7 @@ import sqlite3
 import time
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .errors import StateError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _FORMAT = 1
 #: So many seconds another process is waited for.
-_PATIENCE = 30
+PATIENCE = 5.0
 _TABLES = """
 CREATE TABLE run (
     id TEXT PRIMARY KEY, started REAL NOT NULL, finished REAL, command TEXT NOT NULL,
@@ -36,8 +36,10 @@ CREATE TABLE change (
     method TEXT NOT NULL, root BLOB NOT NULL, path BLOB NOT NULL, staged BLOB NOT NULL,
     old_device TEXT NOT NULL, old_number TEXT NOT NULL, size INTEGER NOT NULL,
     mtime_ns INTEGER NOT NULL, mode INTEGER NOT NULL, uid INTEGER NOT NULL, gid INTEGER NOT NULL,
-    keeper_device TEXT NOT NULL, keeper_number TEXT NOT NULL, bytes_freed INTEGER NOT NULL DEFAULT 0
+    keeper_device TEXT NOT NULL, keeper_number TEXT NOT NULL, keeper_mtime_ns INTEGER NOT NULL,
+    bytes_freed INTEGER NOT NULL DEFAULT 0
 );
+CREATE TABLE staging (run TEXT NOT NULL REFERENCES run(id), root BLOB NOT NULL, path BLOB NOT NULL);
 CREATE INDEX change_state ON change(state) WHERE state = 'intent';
 CREATE INDEX change_place ON change(root, path);
 """
@@ -63,6 +65,7 @@ class Change:
     uid: int
     gid: int
     keeper: InodeKey
+    keeper_mtime_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +85,16 @@ class Journal:
         self.run = ""
 
     @classmethod
-    def open(cls, path: Path | None = None) -> Journal:
-        """Open the journal at ``path``, by default the user's own, and make it if it does not exist."""
+    def open(cls, path: Path | None = None, patience: float = PATIENCE) -> Journal:
+        """Open the journal at ``path``, by default the user's own, and make it if it does not exist.
+
+        ``patience``: how many seconds another process that writes to it is waited for.
+        """
         path = path or state_directory() / "journal.sqlite"
         try:
-            connection = sqlite3.connect(path, timeout=_PATIENCE, isolation_level=None)
+            connection = sqlite3.connect(path, timeout=patience, isolation_level=None)
             remote = _is_remote(path.parent)
-            _set_mode(connection, "DELETE" if remote else "WAL")
+            _set_mode(connection, "DELETE" if remote else "WAL", patience)
             connection.execute("PRAGMA synchronous=FULL")
             with _transaction(connection):
                 found = connection.execute("PRAGMA user_version").fetchone()[0]
@@ -118,8 +124,25 @@ class Journal:
 
     def finish(self) -> None:
         """Note that the run came to its end; one that changed nothing is forgotten."""
+        self._write("DELETE FROM staging WHERE run = ?", [(self.run,)])
         self._write("UPDATE run SET finished = ? WHERE id = ?", [(time.time(), self.run)])
         self._write("DELETE FROM run WHERE id = ? AND id NOT IN (SELECT run FROM change)", [(self.run,)])
+
+    def staging(self, root: str, path: str) -> None:
+        """Write down that the run is about to make a staging directory at ``path`` of a tree."""
+        self._write(
+            "INSERT INTO staging VALUES (?, ?, ?)", [(self.run, os.fsencode(root), os.fsencode(path))]
+        )
+
+    def left_stagings(self) -> list[tuple[str, str, str]]:
+        """Return (run, root, path) of the staging directories of runs whose process is gone."""
+        rows = self._dead("SELECT staging.*, run.process FROM staging JOIN run ON run.id = staging.run")
+        return [(str(run), os.fsdecode(root), os.fsdecode(path)) for run, root, path, _ in rows]
+
+    def forget_staging(self, run: str, root: str, path: str) -> None:
+        """Note that a staging directory is no more."""
+        row = (run, os.fsencode(root), os.fsencode(path))
+        self._write("DELETE FROM staging WHERE run = ? AND root = ? AND path = ?", [row])
 
     def intend(self, changes: Sequence[Change]) -> list[int]:
         """Write down what is about to be done; durable on return. Returns a number for each."""
@@ -135,13 +158,14 @@ class Journal:
                 first = self._connection.execute("SELECT COALESCE(MAX(id), 0) + 1 FROM change").fetchone()[0]
                 numbers = list(range(first, first + len(changes)))
                 self._connection.executemany(
-                    f"INSERT INTO change VALUES ({', '.join('?' * 17)})",
+                    f"INSERT INTO change VALUES ({', '.join('?' * 18)})",
                     [
                         (
                             number, self.run, state, change.method.value, os.fsencode(change.root),
                             os.fsencode(change.path), os.fsencode(change.staged), str(change.old.device),
                             str(change.old.number), change.size, change.mtime_ns, change.mode, change.uid,
-                            change.gid, str(change.keeper.device), str(change.keeper.number), size,
+                            change.gid, str(change.keeper.device), str(change.keeper.number),
+                            change.keeper_mtime_ns, size,
                         )
                         for number, change, size in zip(numbers, changes, freed, strict=True)
                     ],
@@ -160,19 +184,21 @@ class Journal:
 
     def open_intents(self) -> list[OpenIntent]:
         """Return the intents of runs whose process is gone."""
+        rows = self._dead(
+            "SELECT change.*, run.process FROM change JOIN run ON run.id = change.run"
+            " WHERE change.state = 'intent' ORDER BY change.id"
+        )
+        return [_open_intent(row) for row in rows]
+
+    def _dead(self, query: str) -> list[tuple[Any, ...]]:
+        """Return the rows of other runs (their process is the last column) whose process is gone."""
         try:
-            rows = self._connection.execute(
-                "SELECT change.*, run.process FROM change JOIN run ON run.id = change.run"
-                " WHERE change.state = 'intent' ORDER BY change.id"
-            ).fetchall()
+            rows = self._connection.execute(query).fetchall()
         except sqlite3.Error as exc:
             raise StateError(f"the journal cannot be read ({exc})") from exc
-        alive: dict[str, bool] = {}
-        return [
-            _open_intent(row)
-            for row in rows
-            if not alive.setdefault(row[-1], is_running(row[-1])) and row[1] != self.run
-        ]
+        here = process_identity(os.getpid())
+        alive: dict[str, bool] = {here: True}
+        return [row for row in rows if not alive.setdefault(row[-1], is_running(row[-1]))]
 
     def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         try:
@@ -191,15 +217,15 @@ class NoJournal(Journal):
             self._connection.execute(statement)
 
 
-def _set_mode(connection: sqlite3.Connection, mode: str) -> None:
+def _set_mode(connection: sqlite3.Connection, mode: str, patience: float) -> None:
     """Choose the journal mode; SQLite itself does not wait for others who are about to do the same."""
-    until = time.monotonic() + _PATIENCE
+    until = time.monotonic() + patience
     while True:
         try:
             connection.execute(f"PRAGMA journal_mode={mode}")
             return
-        except sqlite3.OperationalError:
-            if time.monotonic() > until:
+        except sqlite3.OperationalError as exc:
+            if "locked" not in str(exc) or time.monotonic() > until:
                 raise
             time.sleep(0.01)
 
@@ -226,24 +252,24 @@ def _is_remote(directory: Path) -> bool:
         os.close(descriptor)
 
 
-def _open_intent(row: tuple[object, ...]) -> OpenIntent:
-    number, run, _, method, root, path, staged, device, inode, size, mtime, mode, uid, gid, kdev, kino = row[
-        :16
-    ]
+def _open_intent(row: tuple[Any, ...]) -> OpenIntent:
+    number, run, _, method, root, path, staged, device, inode, *numbers, kdev, kino, kmtime = row[:17]
+    size, mtime, mode, uid, gid = numbers
     return OpenIntent(
-        number=int(str(number)),
-        run=str(run),
+        number=number,
+        run=run,
         change=Change(
             method=Method(method),
-            root=os.fsdecode(root),  # type: ignore[arg-type]
-            path=os.fsdecode(path),  # type: ignore[arg-type]
-            staged=os.fsdecode(staged),  # type: ignore[arg-type]
-            old=InodeKey(int(str(device)), int(str(inode))),
-            size=int(str(size)),
-            mtime_ns=int(str(mtime)),
-            mode=int(str(mode)),
-            uid=int(str(uid)),
-            gid=int(str(gid)),
-            keeper=InodeKey(int(str(kdev)), int(str(kino))),
+            root=os.fsdecode(root),
+            path=os.fsdecode(path),
+            staged=os.fsdecode(staged),
+            old=InodeKey(int(device), int(inode)),
+            size=size,
+            mtime_ns=mtime,
+            mode=mode,
+            uid=uid,
+            gid=gid,
+            keeper=InodeKey(int(kdev), int(kino)),
+            keeper_mtime_ns=kmtime,
         ),
     )

@@ -270,3 +270,5 @@ class Device:
     overlay: bool = False
     remote: bool = False
     link_limit: int = 65_000
+    #: Whether the file that was asked could tell; somebody else's cannot.
+    certain: bool = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from typing import TYPE_CHECKING
 
@@ -11,15 +12,19 @@ import msgspec
 from .state import environment_directory, is_running, process_identity, state_directory, write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
 
 class Pending(msgspec.Struct):
-    """Work that a process has announced: what it linked, as name-version-build."""
+    """Work that a process has announced: what it linked, as name-version-build.
+
+    ``copies``: the user asked for independent files.
+    """
 
     process: str
     noted: float
     linked: list[str] = []
+    copies: bool = False
 
 
 class Result(msgspec.Struct):
@@ -57,11 +62,18 @@ def _write(check: Check) -> None:
     write_atomically(path, msgspec.json.encode(check))
 
 
-def note(prefix: str, linked: Sequence[str]) -> None:
-    """Announce work on an environment."""
+def note(prefix: str, linked: Iterable[str], copies: bool = False) -> None:
+    """Announce work on an environment; what a dead process had announced there is taken over."""
     prefix = os.path.realpath(prefix)
     check = read(prefix)
-    check.pending = Pending(process_identity(os.getpid()), time.time(), list(linked))
+    own = process_identity(os.getpid())
+    announced = Pending(own, time.time(), sorted(linked), copies)
+    before = check.pending
+    if before is not None and (before.process == own or not is_running(before.process)):
+        announced.noted = min(announced.noted, before.noted)
+        announced.linked = sorted({*announced.linked, *before.linked})
+        announced.copies |= before.copies
+    check.pending = announced
     _write(check)
 
 
@@ -73,6 +85,14 @@ def clear(prefix: str) -> None:
     _write(check)
 
 
+def is_somebody_elses(prefix: str, since: float) -> bool:
+    """Whether another run is at work on an environment, or has seen to it since that time."""
+    check = read(os.path.realpath(prefix))
+    if check.pending is not None and check.pending.process != process_identity(os.getpid()):
+        return is_running(check.pending.process)
+    return check.checked is not None and check.checked >= since
+
+
 def done(prefix: str, specs: Sequence[str], result: Result) -> None:
     """Remember a check of an environment; its pending work is done."""
     _write(Check(os.path.realpath(prefix), time.time(), list(specs), result))
@@ -81,7 +101,7 @@ def done(prefix: str, specs: Sequence[str], result: Result) -> None:
 def left_behind() -> Iterator[tuple[str, Pending]]:
     """Yield the environments whose announced work nobody did: its process is gone.
 
-    What is remembered of an environment that is no more is forgotten.
+    What is remembered of an environment that is no more is removed.
     """
     directory = state_directory() / "envs"
     try:
@@ -95,9 +115,7 @@ def left_behind() -> Iterator[tuple[str, Pending]]:
                 check = msgspec.json.decode(stream.read(), type=Check)
         except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             continue
-        if check.pending is None or is_running(check.pending.process):
-            continue
-        if os.path.isdir(f"{check.prefix}/conda-meta"):
+        if not os.path.isdir(f"{check.prefix}/conda-meta"):
+            shutil.rmtree(path, ignore_errors=True)
+        elif check.pending is not None and not is_running(check.pending.process):
             yield check.prefix, check.pending
-        else:
-            clear(check.prefix)

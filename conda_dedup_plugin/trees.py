@@ -9,6 +9,7 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from conda_dedup_plugin.files import read_regular
 from conda_dedup_plugin.model import Manager, Tree, TreeKind
 
 if TYPE_CHECKING:
@@ -102,8 +103,7 @@ def _environment_manager(root: str) -> Manager:
     if hidden or os.path.lexists(os.path.join(root, "conda-meta", "pixi")):
         return Manager.PIXI
     try:
-        with open(os.path.join(root, "conda-meta", "history"), "rb") as file:
-            head = file.read(_HISTORY_BYTES)
+        head = read_regular(os.path.join(root, "conda-meta", "history"), _HISTORY_BYTES)
     except FileNotFoundError:
         return Manager.RATTLER
     except OSError:

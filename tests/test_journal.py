@@ -34,6 +34,7 @@ CHANGE = Change(
     uid=1000,
     gid=100,
     keeper=InodeKey(2049, 18),
+    keeper_mtime_ns=1_600_000_000_987_654_321,
 )
 FORK = multiprocessing.get_context("fork")
 

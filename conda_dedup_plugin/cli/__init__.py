@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -18,27 +20,60 @@ def main(arguments: Sequence[str] | None = None, prog: str = "conda-dedup", as_j
 
     ``as_json``: JSON was asked for before our part of the command line began.
     """
-    from .parser import build_parser
-
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = as_json or _asks_json(words)
+    _prepare_output()
+    try:
+        try:
+            code = _run(words, prog, as_json)
+        except DedupError as exc:
+            _tell(exc, prog, as_json)
+            code = exc.exit_code
+        except KeyboardInterrupt:
+            _tell(DedupError("Interrupted; what was shared until then is complete."), prog, as_json)
+            code = INTERRUPTED
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        _abandon_output()  # whoever read it has seen enough
+        return 0
+    except OSError as exc:
+        if exc.filename is not None:
+            raise
+        _abandon_output()
+        _tell(DedupError(f"The output cannot be written: {exc.strerror}."), prog, False)
+        return 1
+
+
+def _run(words: list[str], prog: str, as_json: bool) -> int:
+    from .parser import build_parser
+
     try:
         options = build_parser(prog).parse_args(words)
-        options.json = as_json
-        options.prog = prog
-        if sys.platform != "linux":
-            raise DedupError("This version works on Linux only.", "Nothing was looked at or changed.")
-        return int(options.execute(options))
-    except DedupError as exc:
-        _tell(exc, prog, as_json)
-        return exc.exit_code
-    except KeyboardInterrupt:
-        _tell(DedupError("Interrupted; what was shared until then is complete."), prog, as_json)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # whoever read our output has seen enough
-        sys.stdout = None
-        return 0
+    except SystemExit as exc:  # --help and --version
+        return int(exc.code or 0)
+    options.json = as_json
+    options.prog = prog
+    if sys.platform != "linux":
+        raise DedupError("This version works on Linux only.", "Nothing was looked at or changed.")
+    return int(options.execute(options))
+
+
+def _prepare_output() -> None:
+    """Have streams to write to, and on which every name can be written somehow."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # started with it closed
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _abandon_output() -> None:
+    """Let nothing that is still to be written to stdout fail at the end of the process."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)
 
 
 def _asks_json(words: Sequence[str]) -> bool:

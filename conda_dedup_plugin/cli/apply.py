@@ -83,7 +83,7 @@ def _agreed(analysis: Analysis) -> bool:
         return True
     try:
         answer = input("Share them? [y/N] ")
-    except EOFError:
+    except (EOFError, UnicodeDecodeError):
         answer = ""
     if answer.strip().lower() in ("y", "yes"):
         return True

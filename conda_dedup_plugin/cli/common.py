@@ -48,7 +48,7 @@ def plan_options(options: argparse.Namespace, settings: Settings) -> PlanOptions
 def analysis_of(options: argparse.Namespace) -> tuple[Analysis, list[str]]:
     """Look at what the command line names; return also what is wrong with the settings."""
     settings = load()
-    min_size = settings.min_size if options.min_size is None else options.min_size
+    min_size = max(settings.min_size, 1) if options.min_size is None else options.min_size
     if min_size < 1:
         raise UsageError("--min-size must be at least 1 byte.", "Try --min-size 4096, the default.")
     return analyse(scope_of(options), plan_options(options, settings), min_size), list(settings.warnings)

@@ -39,7 +39,8 @@ def execute(options: argparse.Namespace) -> int:
     from rich.filesize import decimal
 
     from ..demo.measure import contents, disk_bytes
-    from ..demo.world import make_world, temporary_home
+    from ..demo.shelter import temporary_home
+    from ..demo.world import make_world
     from ..report.json import dump
 
     say = _to_stderr if options.json else _to_stdout

@@ -25,10 +25,11 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=prog,
         description="Find and share what conda environments and package caches hold twice.",
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"conda-dedup-plugin {__version__}")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.set_defaults(execute=lambda _: _overview(parser))
+    parser.set_defaults(execute=lambda options: _overview(parser, options))
     verbs = parser.add_subparsers(metavar="COMMAND", title="commands")
     for verb in _VERBS:
         added = verbs.add_parser(
@@ -37,6 +38,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
             description=verb.HELP,
             epilog=verb.EXAMPLES.format(prog=prog),
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
         )
         added.add_argument("--json", action="store_true", help="print one JSON document")
         added.set_defaults(execute=verb.execute)
@@ -44,7 +46,9 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _overview(parser: argparse.ArgumentParser) -> int:
+def _overview(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    if options.json:
+        raise UsageError("No command was given.", f"See: {parser.prog} --help")
     parser.print_help()
     return 0
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
-import stat
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from ..errors import DedupError
+from ..files import read_regular
 
 if TYPE_CHECKING:
     from ..model import Claim
@@ -19,13 +18,6 @@ T = TypeVar("T")
 
 #: No record is bigger; conda's own largest have some tens of MB.
 MOST_BYTES = 256 * 1024 * 1024
-_FLAGS = (
-    os.O_RDONLY
-    | getattr(os, "O_NONBLOCK", 0)
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-    | getattr(os, "O_BINARY", 0)
-)
 #: A listing of paths, each between "\n/" and "\n", that has none of these has plain paths only.
 _SUSPICIOUS = ("//", "/.", "/\n", "\0")
 
@@ -48,25 +40,9 @@ def read_file(path: str) -> bytes:
     RecordError: it is none, is bigger, or cannot be read.
     """
     try:
-        descriptor = os.open(path, _FLAGS)
+        return read_regular(path, MOST_BYTES, whole=True)
     except OSError as exc:
         raise RecordError(f"{path!r} cannot be read: {exc.strerror}.") from exc
-    try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
-            raise RecordError(f"{path!r} cannot be read: it is no regular file.")
-        content = b""
-        if found.st_size <= MOST_BYTES:
-            with open(descriptor, "rb", closefd=False) as stream:
-                content = stream.read(MOST_BYTES + 1)
-    except OSError as exc:
-        raise RecordError(f"{path!r} cannot be read: {exc.strerror}.") from exc
-    finally:
-        os.close(descriptor)
-    size = max(found.st_size, len(content))
-    if size > MOST_BYTES:
-        raise RecordError(f"{path!r} is left out: it has {size} bytes, which no record has.")
-    return content
 
 
 def decode(path: str, decoder: msgspec.json.Decoder[T]) -> T:

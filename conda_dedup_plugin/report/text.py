@@ -17,11 +17,16 @@ if TYPE_CHECKING:
     from ..model import TreeTotals
 
 _LARGEST = 5
+#: The table of a report has no fewer columns.
+_NARROWEST = 72
 
 
 def console(stderr: bool = False) -> Console:
     """Return the console to print on; plain when it is no terminal."""
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    found = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    if found.width < _NARROWEST:
+        found.width = _NARROWEST  # a terminal wraps what is too long; a cut number is wrong
+    return found
 
 
 def printable(text: str) -> str:

@@ -10,12 +10,13 @@ import errno
 import os
 import stat as stat_module
 import time
+from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ..journal import Change
-from ..model import SETID_BITS, Inode, InodeKey, Method, Reason
+from ..model import SETID_BITS, STAGING_PREFIX, Inode, InodeKey, Method, Reason
 from . import leases
 from .compare import same_bytes
 from .interrupts import deferred_interrupts
@@ -26,7 +27,7 @@ from .outcome import Outcome, SkipError, outcome_of_error
 from .staging import Staging, Swap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from ..journal import Journal
     from ..model import Device, Scope
@@ -60,12 +61,14 @@ class _Job:
     swaps: list[Swap] = field(default_factory=list)
     numbers: list[int] = field(default_factory=list)
     outcome: Outcome | None = None
+    #: Its keeper can have no more names: to be done again with another one.
+    again: bool = False
+    #: What came of it is not known for sure; its intents stay open.
+    unresolved: bool = False
 
     def close(self) -> None:
         """Close what was opened for this duplicate; with its descriptor goes its lease."""
         os.close(self.old.descriptor)
-        for swap in self.swaps:
-            os.close(swap.directory)
 
 
 class Hardlinker:
@@ -79,6 +82,7 @@ class Hardlinker:
         self._stagings: dict[tuple[str, str], Staging] = {}
         self._keepers: dict[InodeKey, _Open] = {}
         self._synced: set[int] = set()
+        self._batch: list[_Job] = []
         #: Keepers that can have no more names, and who keeps in their place.
         self._successors: dict[InodeKey, Inode] = {}
 
@@ -86,30 +90,36 @@ class Hardlinker:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._close()
         for staging in self._stagings.values():
             staging.close(self._directories)
         self._directories.close()
 
     def run(self, shares: Iterable[Share]) -> Iterator[Outcome]:
         """Share them, batch by batch, and tell what came of each. One that fails stops no other."""
-        batch: list[_Job] = []
+        waiting = iter(shares)
+        again: deque[Share] = deque()
         names = 0
         began = 0.0
-        for share in shares:
+        while (share := again.popleft() if again else next(waiting, None)) is not None:
             big = share.duplicate.size >= COMPARE_BEFORE_LEASE
-            if batch and (big or names >= MOST_NAMES or time.monotonic() - began > LONGEST_SECONDS):
-                yield from self._flush(batch)
-                batch, names = [], 0
+            if self._batch and (big or names >= MOST_NAMES or time.monotonic() - began > LONGEST_SECONDS):
+                yield from self._flush(again)
+                names = 0
             try:
                 job = self._prepare(share)
             except OSError as exc:
                 yield outcome_of_error(share.duplicate, exc)
+                if not self._batch:
+                    self._close()  # the keeper's lease
                 continue
-            if not batch:
+            if not self._batch:
                 began = time.monotonic()
-            batch.append(job)
+            self._batch.append(job)
             names += len(job.swaps)
-        yield from self._flush(batch)
+        yield from self._flush(again)
+        if again:
+            yield from self.run(list(again))
 
     # -- before anything changes -------------------------------------------------------------------
 
@@ -198,41 +208,50 @@ class Hardlinker:
             staging = self._staging(root, "")
             if staging.device != inode.key.device:
                 staging = self._staging(root, name.path.rpartition("/")[0])
-            job.swaps.append(Swap(root, name.path, os.dup(directory), last, staging, staging.new_name()))
+            job.swaps.append(Swap(root, name.path, directory, last, staging, staging.new_name()))
 
     def _staging(self, root: str, below: str) -> Staging:
         found = self._stagings.get((root, below))
         if found is None:
+            self._journal.staging(root, f"{below}/{STAGING_PREFIX}{self._journal.run}".lstrip("/"))
             found = Staging.make(self._journal.run, root, below, self._directories)
             self._stagings[(root, below)] = found
         return found
 
     # -- the batch ----------------------------------------------------------------------------------
 
-    def _flush(self, batch: list[_Job]) -> list[Outcome]:
-        """Journal, sync, exchange, look again, clean up; the leases are given back at the end."""
-        if not batch:
-            self._close([])
+    def _flush(self, again: deque[Share]) -> list[Outcome]:
+        """Journal, sync, exchange, look again, clean up; the leases are given back at the end.
+
+        Shares that want another keeper, their own being full, go to ``again``.
+        """
+        jobs = list(self._batch)
+        if not jobs:
+            self._close()
             return []
         with deferred_interrupts():
             try:
-                numbers = iter(self._journal.intend([c for job in batch for c in _changes(job)]))
-                for job in batch:
+                numbers = iter(self._journal.intend([c for job in jobs for c in _changes(job)]))
+                for job in jobs:
                     job.numbers = [next(numbers) for _ in job.swaps]
-                self._make_durable(batch)
-                for job in batch:
-                    if job.outcome is None:
-                        self._exchange(job)
-                for job in batch:
-                    if job.outcome is None:
-                        self._settle(job)
-                for job in batch:
-                    if job.outcome is None:
-                        self._drop_old(job)
-                self._journal.resolve([result for job in batch for result in _results(job)])
+                self._make_durable(jobs)
+                for step in (self._exchange, self._settle, self._drop_old):
+                    for job in jobs:
+                        if job.outcome is None and not job.again:
+                            self._try(step, job)
+                self._journal.resolve([result for job in jobs for result in _results(job)])
             finally:
-                self._close(batch)
-        return [job.outcome for job in batch if job.outcome is not None]
+                self._close()
+        again.extend(job.share for job in jobs if job.again)
+        return [job.outcome for job in jobs if job.outcome is not None]
+
+    def _try(self, step: Callable[[_Job], None], job: _Job) -> None:
+        """Do one step for one job. If even that fails which cleans up, its intents stay for the next run."""
+        try:
+            step(job)
+        except OSError as exc:
+            job.unresolved = True
+            job.outcome = Outcome(job.old.inode, error=str(exc))
 
     def _make_durable(self, batch: list[_Job]) -> None:
         """The keepers' bytes must be on the device before a durable name may point to them."""
@@ -250,6 +269,9 @@ class Hardlinker:
 
     def _exchange(self, job: _Job) -> None:
         """Exchange every name; if one cannot be, those that were are exchanged back."""
+        if job.keeper.inode.key in self._successors:
+            job.again = True
+            return
         try:
             for swap in job.swaps:
                 self._exchange_name(job, swap)
@@ -259,22 +281,19 @@ class Hardlinker:
 
     def _exchange_name(self, job: _Job, swap: Swap) -> None:
         old, keeper = job.old, job.keeper
-        while keeper.inode.key in self._successors:
-            keeper = job.keeper = self._keepers[self._successors[keeper.inode.key].key]
         try:
             link_descriptor(keeper.descriptor, swap.staging.descriptor, swap.staged)
         except OSError as exc:
-            if exc.errno == errno.EMLINK and keeper.inode.key not in self._successors:
+            if exc.errno == errno.EMLINK:
                 # the next ones of the same content get this duplicate as their keeper
                 self._successors[keeper.inode.key] = old.inode
-                copy = os.dup(old.descriptor)
-                self._keepers[old.inode.key] = _Open(old.inode, copy, old.stat)
             raise
         if not swap.staging.holds(swap.staged, keeper.inode.key):
             swap.staging.drop_symlink(swap.staged)  # BeeGFS makes one instead of a hard link
             raise SkipError(Reason.UNSUPPORTED)
         try:
-            self._lease(old, keeper)
+            # once a first name is the keeper's, a writer who comes by it may wait for the keeper's lease
+            self._lease(*((old, keeper) if swap is job.swaps[0] else (old,)))
             swap.expect(old.inode.key)
             swap.exchange(old.descriptor)
         except OSError:
@@ -290,23 +309,29 @@ class Hardlinker:
         The keeper's lease says nothing here: who opens a target now writes to the keeper, as through
         any hard link, and exchanging back would lose that.
         """
-        lease = leases.take(job.old.descriptor)
-        now = os.fstat(job.old.descriptor)
-        written = (now.st_size, now.st_mtime_ns) != (job.old.stat.st_size, job.old.stat.st_mtime_ns)
-        if lease is not Lease.BUSY and not written:
-            return
-        if leases.take(job.keeper.descriptor) is Lease.BUSY:
-            kept = [swap.keep_beside(self._journal.run) for swap in job.swaps]
-            job.outcome = Outcome(job.old.inode, reason=Reason.CONFLICT, detail=", ".join(kept))
-            return
-        job.outcome = Outcome(job.old.inode, reason=Reason.BUSY)
-        self._restore(job)
+        if _written(job.old):
+            job.outcome = Outcome(job.old.inode, reason=Reason.BUSY)
+            self._restore(job)
 
     def _restore(self, job: _Job) -> None:
-        """Exchange back what was exchanged; what somebody else put there stays there."""
-        for swap in reversed(job.swaps):
-            if swap.exchanged and (kept := swap.exchange_back(job.keeper.inode.key, job.old.inode.key)):
-                job.outcome = Outcome(job.old.inode, reason=Reason.CONFLICT, detail=kept)
+        """Exchange back what was exchanged; what somebody else put there stays there.
+
+        If somebody may have come to the keeper by one of the names, none is given back: the old inode
+        is dropped, or kept beside its target if it was written to as well.
+        """
+        exchanged = [swap for swap in reversed(job.swaps) if swap.exchanged]
+        if exchanged and _written(job.keeper):
+            old = job.old
+            kept = [
+                swap.keep_beside()
+                for swap in exchanged
+                if _written(old) or not swap.staging.drop(swap.staged, old.inode.key)
+            ]
+        else:
+            kept = [swap.exchange_back(job.keeper.inode.key, job.old.inode.key) for swap in exchanged]
+        if any(kept):
+            detail = ", ".join(filter(None, kept))
+            job.outcome = Outcome(job.old.inode, reason=Reason.CONFLICT, detail=detail)
 
     def _drop_old(self, job: _Job) -> None:
         for swap in job.swaps:
@@ -315,14 +340,21 @@ class Hardlinker:
         freed = job.share.freed_bytes if gone else 0
         job.outcome = Outcome(job.old.inode, Method.HARDLINK, freed)
 
-    def _close(self, batch: list[_Job]) -> None:
-        """Close everything of a batch; with the descriptors go the leases."""
-        for job in batch:
-            job.close()
-        for keeper in self._keepers.values():
-            os.close(keeper.descriptor)
-        self._keepers.clear()
+    def _close(self) -> None:
+        """Close everything of the batch; with the descriptors go the leases."""
+        while self._batch:
+            self._batch.pop().close()
+        while self._keepers:
+            os.close(self._keepers.popitem()[1].descriptor)
         self._directories.trim()
+
+
+def _written(file: _Open) -> bool:
+    """Whether somebody wrote to a file since it was opened here, has it open for that, or waits to."""
+    if leases.take(file.descriptor) is Lease.BUSY:
+        return True
+    now = os.fstat(file.descriptor)
+    return (now.st_size, now.st_mtime_ns) != (file.stat.st_size, file.stat.st_mtime_ns)
 
 
 def _is_old(stat: os.stat_result, old: _Open) -> bool:
@@ -344,18 +376,20 @@ def _changes(job: _Job) -> Iterator[Change]:
             uid=stat.st_uid,
             gid=stat.st_gid,
             keeper=job.keeper.inode.key,
+            keeper_mtime_ns=job.keeper.stat.st_mtime_ns,
         )
 
 
 def _results(job: _Job) -> Iterator[tuple[int, str, int]]:
     outcome = job.outcome
-    if outcome is None:
+    if job.unresolved:
         return
     for index, number in enumerate(job.numbers):
-        if outcome.method is not None:
+        if outcome is not None and outcome.method is not None:
             yield number, "done", outcome.bytes_freed if index == 0 else 0
         else:
-            yield number, "conflict" if outcome.reason is Reason.CONFLICT else "dropped", 0
+            conflict = outcome is not None and outcome.reason is Reason.CONFLICT
+            yield number, "conflict" if conflict else "dropped", 0
 
 
 with suppress(ImportError):

@@ -33,6 +33,8 @@ class Directories:
 
     #: More open directories than this are closed before the next one is opened.
     MOST = 256
+    #: No package has files so many directories deep.
+    DEEPEST = 200
 
     def __init__(self) -> None:
         self._open: dict[tuple[str, str], int] = {}
@@ -70,15 +72,22 @@ class Directories:
         found = self._open.get((root, directory))
         if found is not None:
             return found
-        if not directory:
-            descriptor = os.open(root, _DIRECTORY | os.O_CLOEXEC)
-        else:
-            above, _, name = directory.rpartition("/")
+        found = self._open.get((root, ""))
+        if found is None:
+            found = self._open[(root, "")] = os.open(root, _DIRECTORY | os.O_CLOEXEC)
+        parts = directory.split("/") if directory else []
+        if len(parts) > self.DEEPEST:
+            raise ChangedError(directory)
+        for depth, name in enumerate(parts, 1):
             if name in ("", ".", ".."):
                 raise ChangedError(directory)
-            descriptor = os.open(name, _DIRECTORY | os.O_CLOEXEC, dir_fd=self._get(root, above))
-        self._open[(root, directory)] = descriptor
-        return descriptor
+            path = "/".join(parts[:depth])
+            below = self._open.get((root, path))
+            if below is None:
+                below = os.open(name, _DIRECTORY | os.O_CLOEXEC, dir_fd=found)
+                self._open[(root, path)] = below
+            found = below
+        return found
 
 
 def open_name(directory: int, name: str, key: InodeKey) -> int:

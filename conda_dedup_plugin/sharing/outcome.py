@@ -53,6 +53,7 @@ _REASONS = {
     errno.ENOTDIR: Reason.NOT_REGULAR,
     errno.ELOOP: Reason.NOT_REGULAR,
     errno.ESTALE: Reason.CHANGED,
+    errno.EAGAIN: Reason.BUSY,
     errno.ENAMETOOLONG: Reason.UNSUPPORTED,
 }
 

@@ -28,7 +28,8 @@ def probe(descriptor: int) -> Device:
     return Device(
         number=stat.st_dev,
         file_system=kind,
-        reflink=not overlay and _can_dedupe(descriptor, stat.st_blksize),
+        reflink=not overlay and _can_dedupe(descriptor, stat.st_blksize) is True,
+        certain=overlay or _can_dedupe(descriptor, stat.st_blksize) is not None,
         hardlink=kind not in _NO_HARDLINKS,
         overlay=overlay,
         remote=kind in REMOTE,
@@ -36,11 +37,14 @@ def probe(descriptor: int) -> Device:
     )
 
 
-def _can_dedupe(descriptor: int, length: int) -> bool:
+def _can_dedupe(descriptor: int, length: int) -> bool | None:
+    """Whether the device can reflink; None where this file does not tell, not being ours."""
     buffer = bytearray(DEDUPE_HEADER.pack(0, length, 1, 0, 0) + DEDUPE_INFO.pack(descriptor, 0, 0, 0, 0))
     try:
         ioctl(descriptor, FIDEDUPERANGE, buffer)
     except OSError:
         return False
     status: int = DEDUPE_INFO.unpack_from(buffer, DEDUPE_HEADER.size)[3]
+    if status in (-errno.EPERM, -errno.EACCES):
+        return None
     return status in (0, -errno.EINVAL)

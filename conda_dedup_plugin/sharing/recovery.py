@@ -1,20 +1,23 @@
 """Completing what a killed run left half done, from its intents and from what is really there.
 
-Nothing is removed by its name alone: only the keeper's inode, or the old one when it is unchanged and
-its target holds the same bytes. Anything else is somebody's new file and is put back or kept.
+Nothing is removed by its name alone: only the keeper's further name, or the old inode when it is
+unchanged and its target holds the same bytes, or was given up by somebody. Anything else is somebody's
+new content, and is put back or kept.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .. import state
 from ..model import InodeKey
 from .compare import same_bytes
-from .linux import exchange
 from .opening import Directories, open_name
-from .staging import OLD_SUFFIX
+from .outcome import SkipError
+from .staging import OLD_SUFFIX, Staging, Swap
 
 if TYPE_CHECKING:
     from ..journal import Change, Journal
@@ -23,52 +26,124 @@ if TYPE_CHECKING:
 def recover(journal: Journal) -> list[str]:
     """Complete or take back every change that a dead run left open.
 
-    Returns a sentence for each file that had to be kept beside another one.
+    A tree that another run is working on is left to it: the run that seems dead may live where its
+    process cannot be seen. Returns a sentence for each file that had to be kept, or could not be seen to.
     """
-    kept = []
+    notes = []
+    roots = {intent.change.root for intent in journal.open_intents()}
+    roots |= {root for _, root, _ in journal.left_stagings()}
+    for root in sorted(roots):
+        with state.lock(root) as ours:
+            if ours:
+                notes += _recover_tree(journal, root)
+    return notes
+
+
+def _recover_tree(journal: Journal, root: str) -> list[str]:
+    notes = []
     results = []
     with Directories() as directories:
         for intent in journal.open_intents():
-            state, path = _recover(intent.change, directories)
-            directories.close()
-            results.append((intent.number, state, 0))
-            if path:
-                kept.append(
-                    f"a file that another program wrote during an interrupted run was kept as {path!r}"
+            if intent.change.root != root:
+                continue
+            try:
+                found, kept = _recover(intent.change, directories)
+            except OSError as exc:
+                path = f"{root}/{intent.change.path}"
+                notes.append(
+                    f"what an interrupted run left of {path!r} could not be seen to ({exc.strerror})"
                 )
-    if results:
-        journal.resolve(results)
-    return kept
+                continue
+            finally:
+                directories.close()
+            results.append((intent.number, found, 0))
+            if kept:
+                notes.append(f"another content of {root}/{intent.change.path!r} was kept as {kept!r}")
+        if results:
+            journal.resolve(results)
+        for run, tree, path in journal.left_stagings():
+            if tree == root:
+                _remove_staging(directories, tree, path)
+                journal.forget_staging(run, tree, path)
+    return notes
+
+
+def _remove_staging(directories: Directories, root: str, path: str) -> None:
+    with contextlib.suppress(OSError):
+        parent, name = directories.parent(root, path)
+        os.rmdir(name, dir_fd=parent)
+
+
+@dataclass(slots=True)
+class _Scene:
+    """What is there now: the inodes at the target and in staging (None: nothing)."""
+
+    change: Change
+    swap: Swap | None
+    staging: Staging
+    staged: str
+
+    @property
+    def at_target(self) -> InodeKey | None:
+        if self.swap is None:
+            return None
+        try:
+            return self.swap.key()
+        except FileNotFoundError:
+            return None
+
+    @property
+    def at_staged(self) -> InodeKey | None:
+        return _key(self.staging.descriptor, self.staged)
 
 
 def _recover(change: Change, directories: Directories) -> tuple[str, str]:
     """Return the state to note, and the path of a file that had to be kept in staging, if any."""
+    below, _, staged = change.staged.rpartition("/")
     try:
-        target_dir, target = directories.parent(change.root, change.path)
-        staging_dir, staged = directories.parent(change.root, change.staged)
+        directory, name = directories.parent(change.root, below)
+        staging = Staging.existing(change.root, below, directory, name)
     except OSError:
-        return "dropped", ""  # the environment is gone, or staging is: nothing is left to do
-    at_target = _key(target_dir, target)
-    _drop_further(change, staging_dir, staged, at_target)
-    at_staged = _key(staging_dir, staged)
-    state, kept = "done" if at_target == change.keeper else "dropped", ""
-    if at_staged == change.keeper:
-        os.unlink(staged, dir_fd=staging_dir)
-    elif at_staged == change.old and _superseded(change, staging_dir, staged, target_dir, target, at_target):
-        os.unlink(staged, dir_fd=staging_dir)
-    elif at_staged is not None and at_target == change.keeper:
-        exchange(staging_dir, staged, target_dir, target)
-        state = "dropped"
-        if _key(staging_dir, staged) == change.keeper:
-            os.unlink(staged, dir_fd=staging_dir)
-        else:
-            kept = f"{change.root}/{change.staged}"
-    elif at_staged is not None:
-        kept = f"{change.root}/{change.staged}"
-    with contextlib.suppress(OSError):
-        parent, name = directories.parent(change.root, change.staged.rpartition("/")[0])
-        os.rmdir(name, dir_fd=parent)
-    return ("conflict" if kept else state), kept
+        staging = None
+    try:
+        directory, name = directories.parent(change.root, change.path)
+        target = _key(directory, name)
+    except FileNotFoundError:
+        target = None
+    if staging is None:
+        return ("done" if _is(target, change.keeper) else "dropped"), ""
+    try:
+        swap = None if target is None else Swap(change.root, change.path, directory, name, staging, staged)
+        scene = _Scene(change, swap, staging, staged)
+        _take_further(scene)
+        return _resolve(scene)
+    finally:
+        staging.close(directories)
+
+
+def _resolve(scene: _Scene) -> tuple[str, str]:
+    change, target, staged = scene.change, scene.at_target, scene.at_staged
+    done = "done" if _is(target, change.keeper) else "dropped"
+    if staged is None:
+        return done, ""
+    if _is(staged, change.keeper):
+        scene.staging.drop(scene.staged, staged)  # the exchange was never made, or was taken back
+        return "dropped", ""
+    intact = _is(target, change.keeper) and _keeper_intact(scene)
+    if _is(staged, change.old) and _old_unchanged(scene):
+        if not _is(target, change.keeper) or (intact and _same(scene)):
+            scene.staging.drop(scene.staged, staged)
+            return done, ""
+    elif intact and scene.swap is not None and target is not None:
+        # somebody's new file, or the old one with somebody's edit: it belongs to the target
+        kept = scene.swap.exchange_back(target, InodeKey(-1, -1))
+        return ("conflict" if kept else "dropped"), kept
+    return "conflict", f"{change.root}/{change.staged}"
+
+
+def _is(found: InodeKey | None, planned: InodeKey) -> bool:
+    """Whether it is the inode of the journal; its device may have another number since."""
+    return found is not None and found.number == planned.number
 
 
 def _key(directory: int, name: str) -> InodeKey | None:
@@ -79,32 +154,49 @@ def _key(directory: int, name: str) -> InodeKey | None:
     return InodeKey(stat.st_dev, stat.st_ino)
 
 
-def _superseded(
-    change: Change, staging_dir: int, staged: str, target_dir: int, target: str, at_target: InodeKey | None
-) -> bool:
-    """Whether the old inode in staging is unchanged, and its bytes are at the target or given up there."""
-    stat = os.stat(staged, dir_fd=staging_dir, follow_symlinks=False)
-    if (stat.st_size, stat.st_mtime_ns) != (change.size, change.mtime_ns):
+def _old_unchanged(scene: _Scene) -> bool:
+    stat = os.stat(scene.staged, dir_fd=scene.staging.descriptor, follow_symlinks=False)
+    return (stat.st_size, stat.st_mtime_ns) == (scene.change.size, scene.change.mtime_ns)
+
+
+def _keeper_intact(scene: _Scene) -> bool:
+    """Whether nobody wrote to the keeper, nor got its inode number for a new file."""
+    if scene.swap is None:
         return False
-    if at_target != change.keeper:
-        return True  # the target was deleted, or replaced, after the exchange: its old content is given up
-    old = open_name(staging_dir, staged, change.old)
+    stat = os.stat(scene.swap.name, dir_fd=scene.swap.directory, follow_symlinks=False)
+    return (stat.st_size, stat.st_mtime_ns) == (scene.change.size, scene.change.keeper_mtime_ns)
+
+
+def _same(scene: _Scene) -> bool:
+    """Whether the target and what is staged hold the same bytes."""
+    target, staged = scene.at_target, scene.at_staged
+    if scene.swap is None or target is None or staged is None:
+        return False
     try:
-        keeper = open_name(target_dir, target, change.keeper)
+        one = open_name(scene.staging.descriptor, scene.staged, staged)
+    except SkipError:
+        return False
+    try:
+        other = open_name(scene.swap.directory, scene.swap.name, target)
         try:
-            return os.fstat(keeper).st_size == change.size and same_bytes(old, keeper, change.size)
+            size = os.fstat(one).st_size
+            return os.fstat(other).st_size == size and same_bytes(one, other, size)
         finally:
-            os.close(keeper)
+            os.close(other)
     finally:
-        os.close(old)
+        os.close(one)
 
 
-def _drop_further(change: Change, staging_dir: int, staged: str, at_target: InodeKey | None) -> None:
+def _take_further(scene: _Scene) -> None:
     """Without an atomic exchange the old inode may wait under a further name; bring it to its usual one."""
-    further = staged + OLD_SUFFIX
-    if _key(staging_dir, further) != change.old:
+    further = scene.staged + OLD_SUFFIX
+    found = _key(scene.staging.descriptor, further)
+    if found is None or not _is(found, scene.change.old):
         return
-    if at_target == change.old:
-        os.unlink(further, dir_fd=staging_dir)
-    else:
-        os.rename(further, staged, src_dir_fd=staging_dir, dst_dir_fd=staging_dir)
+    if _is(scene.at_target, scene.change.old):
+        scene.staging.drop(further, found)
+    elif scene.at_staged is None:
+        os.rename(
+            further, scene.staged,
+            src_dir_fd=scene.staging.descriptor, dst_dir_fd=scene.staging.descriptor,
+        )  # fmt: skip

@@ -104,6 +104,7 @@ class Reflinker:
             uid=inode.uid,
             gid=inode.gid,
             keeper=share.keeper.key,
+            keeper_mtime_ns=share.keeper.mtime_ns,
         )
 
     def _write(self) -> None:

@@ -47,6 +47,13 @@ class Staging:
             raise PermissionError(f"{root}/{below}/{name} is not ours")
         return cls(run, root, below, descriptor)
 
+    @classmethod
+    def existing(cls, root: str, path: str, parent: int, name: str) -> Staging:
+        """Open one that an earlier run left at ``path`` of the tree, ``name`` in the open ``parent``."""
+        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        below, _, last = path.rpartition("/")
+        return cls(last[len(STAGING_PREFIX) :], root, below, descriptor)
+
     @property
     def device(self) -> int:
         """The device it lies on."""
@@ -65,6 +72,14 @@ class Staging:
             return False
         return (stat.st_dev, stat.st_ino) == key
 
+    def has(self, name: str) -> bool:
+        """Whether ``name`` in it stands for anything."""
+        try:
+            os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return False
+        return True
+
     def drop(self, name: str, key: InodeKey) -> bool:
         """Remove ``name`` if it stands for this very inode: nothing is ever deleted by name alone."""
         if not self.holds(name, key):
@@ -80,8 +95,8 @@ class Staging:
     def close(self, directories: Directories) -> None:
         """Remove the directory if nothing is left in it."""
         os.close(self.descriptor)
-        parent, name = directories.parent(self.root, self.path)
         with contextlib.suppress(OSError):
+            parent, name = directories.parent(self.root, self.path)
             os.rmdir(name, dir_fd=parent)
 
 
@@ -97,13 +112,14 @@ class Swap:
     staged: str
     exchanged: bool = False
 
-    def _key(self) -> InodeKey:
+    def key(self) -> InodeKey:
+        """What the target stands for now. FileNotFoundError: it is gone."""
         stat = os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
         return InodeKey(stat.st_dev, stat.st_ino)
 
     def expect(self, key: InodeKey) -> None:
         """Raise SkipError unless the target still is this inode."""
-        if self._key() != key:
+        if self.key() != key:
             raise SkipError(Reason.CHANGED)
 
     def exchange(self, old: int) -> None:
@@ -150,19 +166,26 @@ class Swap:
             if self.staging.drop(self.staged, keeper):
                 return ""
             self._swap()
+        except FileNotFoundError:
+            pass
         except OSError as exc:
-            if exc.errno in _CANNOT_EXCHANGE:
-                self._rename_over()
-                return ""
-            if exc.errno != errno.ENOENT:
+            if exc.errno not in _CANNOT_EXCHANGE:
                 raise
-        if self.staging.drop(self.staged, old):
+            with contextlib.suppress(FileNotFoundError):
+                if self.key() == keeper:
+                    self._rename_over()
+        if self.staging.drop(self.staged, old) or not self.staging.has(self.staged):
             return ""
+        return self.staged_path
+
+    @property
+    def staged_path(self) -> str:
+        """The absolute path of the staged name."""
         return f"{self.root}/{self.staging.path}/{self.staged}"
 
-    def keep_beside(self, run: str) -> str:
-        """Move what came out of the target beside it, under a new name, which is returned."""
+    def keep_beside(self) -> str:
+        """Move what came out of the target beside it, under a new name; returns its path."""
         self.exchanged = False
-        beside = f"{self.name}{STAGING_PREFIX}{run}"
+        beside = STAGING_PREFIX + self.staged
         os.rename(self.staged, beside, src_dir_fd=self.staging.descriptor, dst_dir_fd=self.directory)
-        return f"{self.root}/{self.path}{STAGING_PREFIX}{run}"
+        return f"{self.root}/{self.path[: len(self.path) - len(self.name)]}{beside}"

@@ -1,0 +1,29 @@
+"""Reading files that anybody may have put there: neither a pipe nor a bomb stops us."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+
+
+def read_regular(path: str, most: int, *, follow: bool = False, whole: bool = False) -> bytes:
+    """Return at most ``most`` bytes of a regular file, without ever waiting for one to write to it.
+
+    OSError: it cannot be read, or it is no regular file (``EINVAL``; a symbolic link too, unless
+    ``follow``), or with ``whole`` it is bigger (``EFBIG``).
+    """
+    descriptor = os.open(path, _READ if follow else _READ | _NO_LINK)
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", path)
+        if whole and found.st_size > most:
+            raise OSError(errno.EFBIG, f"it has {found.st_size} bytes, which none of its kind has", path)
+        with open(descriptor, "rb", closefd=False) as stream:
+            return stream.read(most)
+    finally:
+        os.close(descriptor)
