@@ -47,7 +47,7 @@ def temporary_home() -> Iterator[Path]:
     handlers = _handle_endings()
     folder = None
     try:
-        with _undisturbed():
+        with undisturbed():
             folder = Path(tempfile.mkdtemp(prefix="conda-dedup-demo-")).resolve()
         for name in environ:
             if name.startswith(_FOREIGN):
@@ -63,7 +63,7 @@ def temporary_home() -> Iterator[Path]:
         }
         yield folder
     finally:
-        with _undisturbed():
+        with undisturbed():
             os.environ.clear()
             os.environ.update(environ)
             if folder:
@@ -85,7 +85,7 @@ def _end(number: int, frame: FrameType | None) -> None:
 
 
 @contextlib.contextmanager
-def _undisturbed() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
     """Let an interrupt, or what would end this process, take effect at the end of the block."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -113,7 +113,7 @@ def run(*command: object, path: Sequence[str] = ()) -> str:
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     process = None
     try:
-        with _undisturbed():
+        with undisturbed():
             process = subprocess.Popen(words, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         _, complaint = process.communicate()
     finally:

@@ -23,7 +23,7 @@ from .distributions import (
     python_package,
 )
 from .packages import make_package
-from .shelter import run
+from .shelter import run, undisturbed
 from .wheels import distribution_wheel, installed_files
 
 if TYPE_CHECKING:
@@ -103,7 +103,8 @@ def _make_world(folder: Path, say: Callable[[str], None]) -> World:
 def _make_channel(channel: Path) -> None:
     """Write ``python`` (a stub), ``numpy``, and ``runtime``, which has one library in two places."""
     python_package(channel)
-    distribution_package(channel, "numpy", exclude=_NUMPY_EXCLUDE)
+    with undisturbed():  # compile() turns an interrupt into a SyntaxError, and those are passed over there
+        distribution_package(channel, "numpy", exclude=_NUMPY_EXCLUDE)
     numpy = installed_files("numpy", _NUMPY_EXCLUDE)
     libraries = [data for path, data in numpy.items() if ".so" in path and len(data) <= _LIBRARY_MAX]
     if not libraries:
