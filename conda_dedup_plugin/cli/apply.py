@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("--no-journal", action="store_true",
-                        help="keep no journal: undo can then restore contents, but no old times")  # fmt: skip
+                        help="keep no journal; an interrupted run can then not be completed")  # fmt: skip
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -53,7 +53,7 @@ def execute(options: argparse.Namespace) -> int:
         try:
             applied = apply_plan(analysis, f"{options.prog} apply", journal=not options.no_journal)
         except StateError as exc:
-            hint = "Make it writable, or add --no-journal (undo then knows no old times)."
+            hint = "Make it writable, or add --no-journal."
             raise StateError(str(exc), exc.hint or hint) from exc
     if options.json:
         document = json.apply_document(analysis, applied)
