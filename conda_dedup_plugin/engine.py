@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from .candidates import propose
 from .evidence import gather
 from .inventory import Inventory, scan
-from .plan import Plan, PlanOptions, make_plan
+from .planner import make_plan
 
 if TYPE_CHECKING:
     from .model import Device, Scope
+    from .plan import Plan, PlanOptions
 
 DEFAULT_MIN_SIZE = 4096
 

@@ -10,12 +10,12 @@ import os
 import sqlite3
 import time
 import uuid
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .errors import StateError
 from .model import InodeKey, Method
+from .sharing.change import Change, OpenIntent
 from .sharing.linux import REMOTE, file_system
 from .state import is_running, process_identity, state_directory
 
@@ -43,38 +43,6 @@ CREATE TABLE staging (run TEXT NOT NULL REFERENCES run(id), root BLOB NOT NULL, 
 CREATE INDEX change_state ON change(state) WHERE state = 'intent';
 CREATE INDEX change_place ON change(root, path);
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One name that is given to another inode (hard link), or one inode that is given other extents.
-
-    ``root`` and ``path`` name the target, ``staged`` is where the keeper's new name waits, and the old
-    inode after the exchange, as a path in the same tree (empty for reflinks). ``old`` and its size,
-    mtime (ns), mode, uid and gid are what the name stood for before.
-    """
-
-    method: Method
-    root: str
-    path: str
-    staged: str
-    old: InodeKey
-    size: int
-    mtime_ns: int
-    mode: int
-    uid: int
-    gid: int
-    keeper: InodeKey
-    keeper_mtime_ns: int
-
-
-@dataclass(frozen=True, slots=True)
-class OpenIntent:
-    """A change of a run that died before it could say what came of it."""
-
-    number: int
-    run: str
-    change: Change
 
 
 class Journal:

@@ -17,8 +17,9 @@ import pytest
 
 from conda_dedup_plugin import state
 from conda_dedup_plugin.errors import StateError
-from conda_dedup_plugin.journal import Change, Journal, NoJournal
+from conda_dedup_plugin.journal import Journal, NoJournal
 from conda_dedup_plugin.model import InodeKey, Method
+from conda_dedup_plugin.sharing.change import Change
 from tests.test_inventory import as_nobody, in_a_child, world_readable
 
 REPOSITORY = Path(__file__).parents[1]

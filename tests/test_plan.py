@@ -27,7 +27,8 @@ from conda_dedup_plugin.model import (
     Tree,
     TreeKind,
 )
-from conda_dedup_plugin.plan import PlanOptions, make_plan
+from conda_dedup_plugin.plan import PlanOptions
+from conda_dedup_plugin.planner import make_plan
 from conda_dedup_plugin.policy import hazard_of
 
 P, Q = (Dist(name, "1.0", "py311_0", "linux-64", name * 8) for name in "pq")

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import errno
 import os
-import stat as stat_module
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ..journal import Change
 from ..model import SETID_BITS, STAGING_PREFIX, Inode, InodeKey, Method, Reason
 from . import leases
 from .compare import same_bytes
 from .interrupts import deferred_interrupts
+from .job import Job, OpenFile, changes, is_old, results, written
 from .leases import Lease
 from .linux import link_descriptor, sync_file_system
 from .opening import Directories, as_planned, open_inode, untouched, xattrs_of
@@ -42,35 +40,6 @@ COMPARE_BEFORE_LEASE = 4 * 1024 * 1024
 YOUNG_NS = 5 * 10**9
 
 
-@dataclass(slots=True)
-class _Open:
-    """An inode open for reading, as it was when it was opened."""
-
-    inode: Inode
-    descriptor: int
-    stat: os.stat_result
-
-
-@dataclass(slots=True)
-class _Job:
-    """One duplicate on its way."""
-
-    share: Share
-    old: _Open
-    keeper: _Open
-    swaps: list[Swap] = field(default_factory=list)
-    numbers: list[int] = field(default_factory=list)
-    outcome: Outcome | None = None
-    #: Its keeper can have no more names: to be done again with another one.
-    again: bool = False
-    #: What came of it is not known for sure; its intents stay open.
-    unresolved: bool = False
-
-    def close(self) -> None:
-        """Close what was opened for this duplicate; with its descriptor goes its lease."""
-        os.close(self.old.descriptor)
-
-
 class Hardlinker:
     """Shares inodes by hard links, for one run. Use as a context manager."""
 
@@ -80,9 +49,9 @@ class Hardlinker:
         self._devices = devices
         self._directories = Directories()
         self._stagings: dict[tuple[str, str], Staging] = {}
-        self._keepers: dict[InodeKey, _Open] = {}
+        self._keepers: dict[InodeKey, OpenFile] = {}
         self._synced: set[int] = set()
-        self._batch: list[_Job] = []
+        self._batch: list[Job] = []
         #: Keepers that can have no more names, and who keeps in their place.
         self._successors: dict[InodeKey, Inode] = {}
 
@@ -123,14 +92,14 @@ class Hardlinker:
 
     # -- before anything changes -------------------------------------------------------------------
 
-    def _prepare(self, share: Share) -> _Job:
+    def _prepare(self, share: Share) -> Job:
         """Open, check, lease and compare both; raise OSError (SkipError with the reason) if it may not be."""
         planned = share.keeper
         while planned.key in self._successors:
             planned = self._successors[planned.key]
         keeper = self._open_keeper(planned)
         descriptor = open_inode(self._scope, share.duplicate, self._directories)
-        job = _Job(share, _Open(share.duplicate, descriptor, os.fstat(descriptor)), keeper)
+        job = Job(share, OpenFile(share.duplicate, descriptor, os.fstat(descriptor)), keeper)
         try:
             self._check(job.old, keeper)
             self._sync_once(keeper)
@@ -141,24 +110,24 @@ class Hardlinker:
             raise
         return job
 
-    def _sync_once(self, keeper: _Open) -> None:
+    def _sync_once(self, keeper: OpenFile) -> None:
         """Sync a device before the first lease on it, so that the one in a batch is short."""
         if keeper.inode.key.device not in self._synced:
             self._synced.add(keeper.inode.key.device)
             with suppress(OSError):
                 sync_file_system(keeper.descriptor)
 
-    def _open_keeper(self, inode: Inode) -> _Open:
+    def _open_keeper(self, inode: Inode) -> OpenFile:
         found = self._keepers.get(inode.key)
         if found is None:
             try:
                 descriptor = open_inode(self._scope, inode, self._directories)
             except OSError as exc:
                 raise SkipError(Reason.KEEPER_GONE) from exc
-            found = self._keepers[inode.key] = _Open(inode, descriptor, os.fstat(descriptor))
+            found = self._keepers[inode.key] = OpenFile(inode, descriptor, os.fstat(descriptor))
         return found
 
-    def _check(self, old: _Open, keeper: _Open) -> None:
+    def _check(self, old: OpenFile, keeper: OpenFile) -> None:
         """Both are as planned, and alike in everything that a hard link makes common."""
         if not as_planned(old.stat, old.inode) or not as_planned(keeper.stat, keeper.inode):
             raise SkipError(Reason.CHANGED)
@@ -178,7 +147,7 @@ class Hardlinker:
             if max(old.stat.st_mtime_ns, keeper.stat.st_mtime_ns) > youngest:
                 raise SkipError(Reason.TOO_YOUNG)
 
-    def _prove(self, old: _Open, keeper: _Open) -> None:
+    def _prove(self, old: OpenFile, keeper: OpenFile) -> None:
         """Lease both and compare their bytes; big ones before, so that no writer waits for that."""
         size = old.stat.st_size
         big = size >= COMPARE_BEFORE_LEASE
@@ -196,11 +165,11 @@ class Hardlinker:
             if not untouched(one.stat, os.fstat(one.descriptor)):
                 raise SkipError(Reason.CHANGED)
 
-    def _lease(self, *files: _Open) -> None:
+    def _lease(self, *files: OpenFile) -> None:
         if any(leases.take(one.descriptor) is Lease.BUSY for one in files):
             raise SkipError(Reason.BUSY)
 
-    def _add_swaps(self, job: _Job) -> None:
+    def _add_swaps(self, job: Job) -> None:
         inode = job.share.duplicate
         for name in inode.names:
             root = self._scope.trees[name.tree].root
@@ -231,7 +200,7 @@ class Hardlinker:
             return []
         with deferred_interrupts():
             try:
-                numbers = iter(self._journal.intend([c for job in jobs for c in _changes(job)]))
+                numbers = iter(self._journal.intend([c for job in jobs for c in changes(job)]))
                 for job in jobs:
                     job.numbers = [next(numbers) for _ in job.swaps]
                 self._make_durable(jobs)
@@ -239,13 +208,13 @@ class Hardlinker:
                     for job in jobs:
                         if job.outcome is None and not job.again:
                             self._try(step, job)
-                self._journal.resolve([result for job in jobs for result in _results(job)])
+                self._journal.resolve([result for job in jobs for result in results(job)])
             finally:
                 self._close()
         again.extend(job.share for job in jobs if job.again)
         return [job.outcome for job in jobs if job.outcome is not None]
 
-    def _try(self, step: Callable[[_Job], None], job: _Job) -> None:
+    def _try(self, step: Callable[[Job], None], job: Job) -> None:
         """Do one step for one job. If even that fails which cleans up, its intents stay for the next run."""
         try:
             step(job)
@@ -253,7 +222,7 @@ class Hardlinker:
             job.unresolved = True
             job.outcome = Outcome(job.old.inode, error=str(exc))
 
-    def _make_durable(self, batch: list[_Job]) -> None:
+    def _make_durable(self, batch: list[Job]) -> None:
         """The keepers' bytes must be on the device before a durable name may point to them."""
         for device in {job.old.inode.key.device for job in batch}:
             jobs = [job for job in batch if job.old.inode.key.device == device]
@@ -267,7 +236,7 @@ class Hardlinker:
                 for job in jobs:
                     job.outcome = outcome_of_error(job.old.inode, exc)
 
-    def _exchange(self, job: _Job) -> None:
+    def _exchange(self, job: Job) -> None:
         """Exchange every name; if one cannot be, those that were are exchanged back."""
         if job.keeper.inode.key in self._successors:
             job.again = True
@@ -279,7 +248,7 @@ class Hardlinker:
             job.outcome = outcome_of_error(job.old.inode, exc)
             self._restore(job)
 
-    def _exchange_name(self, job: _Job, swap: Swap) -> None:
+    def _exchange_name(self, job: Job, swap: Swap) -> None:
         old, keeper = job.old, job.keeper
         try:
             link_descriptor(keeper.descriptor, swap.staging.descriptor, swap.staged)
@@ -299,33 +268,33 @@ class Hardlinker:
         except OSError:
             swap.staging.drop(swap.staged, keeper.inode.key)
             raise
-        if not _is_old(os.stat(swap.staged, dir_fd=swap.staging.descriptor, follow_symlinks=False), old):
+        if not is_old(os.stat(swap.staged, dir_fd=swap.staging.descriptor, follow_symlinks=False), old):
             # somebody put another file there at the last moment, or changed the mode of the old one
             raise SkipError(Reason.CHANGED)
 
-    def _settle(self, job: _Job) -> None:
+    def _settle(self, job: Job) -> None:
         """Ask the old inode's lease alone whether a writer had it meanwhile; if so, give it its names back.
 
         The keeper's lease says nothing here: who opens a target now writes to the keeper, as through
         any hard link, and exchanging back would lose that.
         """
-        if _written(job.old):
+        if written(job.old):
             job.outcome = Outcome(job.old.inode, reason=Reason.BUSY)
             self._restore(job)
 
-    def _restore(self, job: _Job) -> None:
+    def _restore(self, job: Job) -> None:
         """Exchange back what was exchanged; what somebody else put there stays there.
 
         If somebody may have come to the keeper by one of the names, none is given back: the old inode
         is dropped, or kept beside its target if it was written to as well.
         """
         exchanged = [swap for swap in reversed(job.swaps) if swap.exchanged]
-        if exchanged and _written(job.keeper):
+        if exchanged and written(job.keeper):
             old = job.old
             kept = [
                 swap.keep_beside()
                 for swap in exchanged
-                if _written(old) or not swap.staging.drop(swap.staged, old.inode.key)
+                if written(old) or not swap.staging.drop(swap.staged, old.inode.key)
             ]
         else:
             kept = [swap.exchange_back(job.keeper.inode.key, job.old.inode.key) for swap in exchanged]
@@ -333,7 +302,7 @@ class Hardlinker:
             detail = ", ".join(filter(None, kept))
             job.outcome = Outcome(job.old.inode, reason=Reason.CONFLICT, detail=detail)
 
-    def _drop_old(self, job: _Job) -> None:
+    def _drop_old(self, job: Job) -> None:
         for swap in job.swaps:
             swap.staging.drop(swap.staged, job.old.inode.key)
         gone = os.fstat(job.old.descriptor).st_nlink == 0
@@ -347,49 +316,6 @@ class Hardlinker:
         while self._keepers:
             os.close(self._keepers.popitem()[1].descriptor)
         self._directories.trim()
-
-
-def _written(file: _Open) -> bool:
-    """Whether somebody wrote to a file since it was opened here, has it open for that, or waits to."""
-    if leases.take(file.descriptor) is Lease.BUSY:
-        return True
-    now = os.fstat(file.descriptor)
-    return (now.st_size, now.st_mtime_ns) != (file.stat.st_size, file.stat.st_mtime_ns)
-
-
-def _is_old(stat: os.stat_result, old: _Open) -> bool:
-    return as_planned(stat, old.inode) and stat_module.S_ISREG(stat.st_mode)
-
-
-def _changes(job: _Job) -> Iterator[Change]:
-    stat = job.old.stat
-    for swap in job.swaps:
-        yield Change(
-            method=Method.HARDLINK,
-            root=swap.root,
-            path=swap.path,
-            staged=f"{swap.staging.path}/{swap.staged}",
-            old=job.old.inode.key,
-            size=stat.st_size,
-            mtime_ns=stat.st_mtime_ns,
-            mode=stat.st_mode,
-            uid=stat.st_uid,
-            gid=stat.st_gid,
-            keeper=job.keeper.inode.key,
-            keeper_mtime_ns=job.keeper.stat.st_mtime_ns,
-        )
-
-
-def _results(job: _Job) -> Iterator[tuple[int, str, int]]:
-    outcome = job.outcome
-    if job.unresolved:
-        return
-    for index, number in enumerate(job.numbers):
-        if outcome is not None and outcome.method is not None:
-            yield number, "done", outcome.bytes_freed if index == 0 else 0
-        else:
-            conflict = outcome is not None and outcome.reason is Reason.CONFLICT
-            yield number, "conflict" if conflict else "dropped", 0
 
 
 with suppress(ImportError):

@@ -20,7 +20,8 @@ from .outcome import SkipError
 from .staging import OLD_SUFFIX, Staging, Swap
 
 if TYPE_CHECKING:
-    from ..journal import Change, Journal
+    from ..journal import Journal
+    from .change import Change
 
 
 def recover(journal: Journal) -> list[str]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ..journal import Change
 from ..model import Method, Reason
+from .change import Change
 from .extents import common_bytes, layout_of
 from .linux import ioctl
 from .opening import Directories, as_planned, open_inode

@@ -1,0 +1,171 @@
+"""From candidates to a plan. Pure: a function of what was looked at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .hardlinks import HardlinkRules
+from .model import SETID_BITS, Inode, Method, MethodChoice, Reason
+from .plan import Group, Held, Plan, PlanOptions, Share
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from .model import Device, Scope
+
+
+def make_plan(
+    scope: Scope,
+    candidates: Iterable[Sequence[Inode]],
+    devices: Mapping[int, Device],
+    options: PlanOptions,
+) -> Plan:
+    """Plan the sharing of groups of inodes that are said to hold the same bytes.
+
+    ``devices`` knows every device number that occurs. Groups in which no selected tree holds anything
+    twice are left out.
+    """
+    planner = _Planner(scope, devices, options)
+    groups = [planner.group(inodes) for inodes in candidates]
+    return Plan([group for group in groups if group.shares or group.held])
+
+
+class _Planner:
+    """One group at a time."""
+
+    def __init__(self, scope: Scope, devices: Mapping[int, Device], options: PlanOptions) -> None:
+        self._scope = scope
+        self._devices = devices
+        self._options = options
+        self._rules = HardlinkRules(scope, devices, options)
+
+    def group(self, inodes: Sequence[Inode]) -> Group:
+        ranked = sorted(inodes, key=self._rules.keeper_rank)
+        by_device: dict[int, list[Inode]] = {}
+        for inode in ranked:
+            by_device.setdefault(inode.key.device, []).append(inode)
+        group = Group(ranked[0])
+        for number, on_device in by_device.items():
+            device = self._devices[number]
+            units = _units(on_device)
+            refused = self._refused(device)
+            if refused is not None:
+                self._hold_all(group, units, refused)
+            elif self._by_reflink(device):
+                self._reflink(group, units)
+            else:
+                self._hardlink(group, units, device)
+        return group
+
+    def _by_reflink(self, device: Device) -> bool:
+        if self._options.reflink_only:
+            return True
+        return device.reflink and self._options.method is not MethodChoice.HARDLINK
+
+    def _refused(self, device: Device) -> Reason | None:
+        """Why nothing can be shared on this device by the method asked for, if so."""
+        if self._options.reflink_only and not device.reflink:
+            return Reason.COPIES_ASKED
+        if self._options.method is MethodChoice.REFLINK and not device.reflink:
+            return Reason.NO_REFLINK
+        if not device.reflink and not device.hardlink:
+            return Reason.NO_SHARING
+        return None
+
+    def _hold_all(self, group: Group, units: list[list[Inode]], reason: Reason) -> None:
+        for unit in units:
+            if group.keeper not in unit:
+                self._hold(
+                    group, unit, reason if self._on_keepers_device(group, unit) else Reason.OTHER_DEVICE
+                )
+
+    def _on_keepers_device(self, group: Group, unit: list[Inode]) -> bool:
+        return unit[0].key.device == group.keeper.key.device
+
+    def _hold(self, group: Group, unit: list[Inode], reason: Reason) -> None:
+        """Count a unit as held, if a selected tree has a name of it."""
+        if any(self._scope.trees[name.tree].selected for inode in unit for name in inode.names):
+            group.held.append(Held(tuple(unit), reason, _disk_bytes(unit)))
+
+    # -- reflinks ---------------------------------------------------------------------------------
+
+    def _reflink(self, group: Group, units: list[list[Inode]]) -> None:
+        keeper, *others = units
+        if not self._on_keepers_device(group, keeper):
+            self._hold(group, keeper, Reason.OTHER_DEVICE)
+        for unit in others:
+            reason = next(filter(None, map(self._reflink_refused, unit)), None)
+            if reason is None and _shared_outside(unit):
+                reason = Reason.SHARED_OUTSIDE
+            if reason is not None:
+                self._hold(group, unit, reason)
+                continue
+            for inode in unit:
+                freed = _disk_bytes(unit) if inode is unit[-1] else 0
+                group.shares.append(Share(inode, keeper[0], Method.REFLINK, inode.hazard, freed))
+
+    def _reflink_refused(self, inode: Inode) -> Reason | None:
+        trees = [self._scope.trees[name.tree] for name in inode.names]
+        if not any(tree.selected for tree in trees):
+            return Reason.NOT_SELECTED
+        if any(tree.frozen for tree in trees) and not self._options.override_frozen:
+            return Reason.FROZEN
+        if inode.mode & SETID_BITS or inode.capabilities:
+            return Reason.SETID
+        if self._options.euid not in (0, inode.uid):
+            return Reason.OTHER_OWNER
+        if inode.layout is not None and not inode.layout.exact:
+            return Reason.UNSUPPORTED
+        return None
+
+    # -- hard links -------------------------------------------------------------------------------
+
+    def _hardlink(self, group: Group, units: list[list[Inode]], device: Device) -> None:
+        """Give every unit the best keeper it may have; what may have none becomes a keeper itself."""
+        keepers: list[Inode] = []
+        places = self._rules.new_places()
+        for unit in units:
+            chosen: dict[int, Inode] = {}
+            reason: Reason | None = None
+            for inode in unit:
+                keeper, why = self._rules.choose(inode, keepers, places)
+                if keeper is None:
+                    reason = reason or why
+                else:
+                    chosen[inode.key.number] = keeper
+            if keepers and reason is None and _shared_outside(unit):
+                reason = Reason.SHARED_OUTSIDE
+            if keepers and reason is None:
+                for inode in unit:
+                    keeper = chosen[inode.key.number]
+                    places.link(inode, keeper)
+                    freed = _disk_bytes(unit) if inode is unit[-1] else 0
+                    hazard = max(inode.hazard, keeper.hazard)
+                    group.shares.append(Share(inode, keeper, Method.HARDLINK, hazard, freed))
+                continue
+            for inode in unit:
+                places.add(inode)
+            keepers += unit
+            if group.keeper not in unit:
+                first = len(keepers) == len(unit)
+                self._hold(group, unit, Reason.OTHER_DEVICE if first or reason is None else reason)
+
+
+def _units(inodes: list[Inode]) -> list[list[Inode]]:
+    """Inodes that share all their extents already hold their bytes once: one unit; order is kept."""
+    units: dict[object, list[Inode]] = {}
+    for inode in inodes:
+        layout = inode.layout
+        same = layout.extents if layout is not None and layout.exact and layout.extents else inode.key
+        units.setdefault(same, []).append(inode)
+    return list(units.values())
+
+
+def _shared_outside(unit: list[Inode]) -> bool:
+    """Whether the bytes of a lone inode are also somebody else's, so that nothing would be gained."""
+    layout = unit[0].layout
+    return len(unit) == 1 and layout is not None and layout.shared
+
+
+def _disk_bytes(unit: list[Inode]) -> int:
+    return max(inode.disk_bytes for inode in unit)

@@ -1,0 +1,97 @@
+"""One duplicate on its way to its keeper: what is open for it, its names, what came of it."""
+
+from __future__ import annotations
+
+import os
+import stat as stat_module
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ..model import Method, Reason
+from . import leases
+from .change import Change
+from .leases import Lease
+from .opening import as_planned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ..model import Inode
+    from ..plan import Share
+    from .outcome import Outcome
+    from .staging import Swap
+
+
+@dataclass(slots=True)
+class OpenFile:
+    """An inode open for reading, as it was when it was opened."""
+
+    inode: Inode
+    descriptor: int
+    stat: os.stat_result
+
+
+@dataclass(slots=True)
+class Job:
+    """One duplicate on its way."""
+
+    share: Share
+    old: OpenFile
+    keeper: OpenFile
+    swaps: list[Swap] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
+    outcome: Outcome | None = None
+    #: Its keeper can have no more names: to be done again with another one.
+    again: bool = False
+    #: What came of it is not known for sure; its intents stay open.
+    unresolved: bool = False
+
+    def close(self) -> None:
+        """Close what was opened for this duplicate; with its descriptor goes its lease."""
+        os.close(self.old.descriptor)
+
+
+def written(file: OpenFile) -> bool:
+    """Whether somebody wrote to a file since it was opened here, has it open for that, or waits to."""
+    if leases.take(file.descriptor) is Lease.BUSY:
+        return True
+    now = os.fstat(file.descriptor)
+    return (now.st_size, now.st_mtime_ns) != (file.stat.st_size, file.stat.st_mtime_ns)
+
+
+def is_old(stat: os.stat_result, old: OpenFile) -> bool:
+    """Whether what came out of a target is the old inode as it was planned."""
+    return as_planned(stat, old.inode) and stat_module.S_ISREG(stat.st_mode)
+
+
+def changes(job: Job) -> Iterator[Change]:
+    """Yield what is written down before the exchange, a change for each name."""
+    stat = job.old.stat
+    for swap in job.swaps:
+        yield Change(
+            method=Method.HARDLINK,
+            root=swap.root,
+            path=swap.path,
+            staged=f"{swap.staging.path}/{swap.staged}",
+            old=job.old.inode.key,
+            size=stat.st_size,
+            mtime_ns=stat.st_mtime_ns,
+            mode=stat.st_mode,
+            uid=stat.st_uid,
+            gid=stat.st_gid,
+            keeper=job.keeper.inode.key,
+            keeper_mtime_ns=job.keeper.stat.st_mtime_ns,
+        )
+
+
+def results(job: Job) -> Iterator[tuple[int, str, int]]:
+    """Yield what is written down afterwards: (number, state, bytes freed) of each change."""
+    outcome = job.outcome
+    if job.unresolved:
+        return
+    for index, number in enumerate(job.numbers):
+        if outcome is not None and outcome.method is not None:
+            yield number, "done", outcome.bytes_freed if index == 0 else 0
+        else:
+            conflict = outcome is not None and outcome.reason is Reason.CONFLICT
+            yield number, "conflict" if conflict else "dropped", 0
