@@ -41,6 +41,8 @@ class Shared:
     bytes_freed: int
     failed: int
     seconds: float
+    #: What else the user should know, a sentence each.
+    notes: tuple[str, ...] = ()
 
 
 def share_changed(settings: Settings, command: Command) -> Iterator[Shared]:
@@ -51,7 +53,7 @@ def share_changed(settings: Settings, command: Command) -> Iterator[Shared]:
     for root, changed in changed_environments(scope, command).items():
         if root in indices:
             shared = _share(settings, command, _only(scope, indices[root]), indices[root], changed)
-            if shared.names or shared.failed:
+            if shared.names or shared.failed or shared.notes:
                 yield shared
 
 
@@ -75,15 +77,18 @@ def _share(settings: Settings, command: Command, scope: Scope, index: int, chang
     )
     analysis = analyse_inventory(scan_listed(scope, listing.trees, min_size), options)
     result = pending.Result(0, 0)
+    notes: list[str] = []
     if analysis.plan.shares:
         applied = apply_plan(analysis, f"conda {command.name}", patience=_PATIENCE)
         result = pending.Result(applied.names, applied.bytes_freed, len(applied.failed))
+        notes = applied.notes
         if Reason.LOCKED in applied.skipped:
-            pending.note(root, changed.dists, changed.copies)
-            return Shared(scope.trees[index].name, 0, 0, 0, 0.0)
+            pending.note(root, changed.dists, changed.copies, changed.since + CLOCK_SLACK)
+            return Shared(scope.trees[index].name, 0, 0, 0, 0.0, tuple(applied.notes))
     pending.done(root, sorted(read_dists(root)), result)
     seconds = time.monotonic() - start
-    return Shared(scope.trees[index].name, result.files, result.bytes_freed, result.failed, seconds)
+    name = scope.trees[index].name
+    return Shared(name, result.files, result.bytes_freed, result.failed, seconds, tuple(notes))
 
 
 def _listing(scope: Scope, own: int, changed: Changed, min_size: int) -> Listing:

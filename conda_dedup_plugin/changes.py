@@ -15,6 +15,7 @@ from .environments import is_environment
 from .files import read_regular
 from .records.conda_meta import read_dists
 from .records.pip_record import site_packages
+from .state import process_identity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,6 +70,12 @@ def changed_environments(scope: Scope, command: Command) -> dict[str, Changed]:
     for prefix, dists in command.transactions.items():
         root = os.path.realpath(prefix)
         told = Changed(frozenset("-".join(dist) for dist in dists), since, command.copies)
+        # what a dead process had announced there was taken over when this one announced its own
+        announced = pending.read(root).pending
+        if announced is not None and announced.process == process_identity(os.getpid()):
+            told = told.joined(
+                Changed(frozenset(announced.linked), announced.noted - CLOCK_SLACK, announced.copies)
+            )
         found[root] = told.joined(found.get(root))
     for root in _stamped(scope, command, since):
         stems = (stem for stem, path in read_dists(root).items() if modified(path) >= since)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .model import Hazard
 from .policy import HEAD_BYTES, is_native_head
 from .sharing.extents import layout_of
-from .sharing.opening import open_inode, xattrs_of
+from .sharing.opening import Directories, open_inode, xattrs_of
 from .sharing.probe import probe
 
 if TYPE_CHECKING:
@@ -31,10 +31,12 @@ def gather(
     groups: list[list[Inode]] = []
     known = list(candidates)
     devices = _devices(scope, known)
-    for inodes in known:
-        group = [inode for inode in inodes if _look(scope, inode, devices)]
-        if len(group) > 1:
-            groups.append(group)
+    with Directories() as directories:
+        for inodes in known:
+            group = [inode for inode in inodes if _look(scope, inode, devices, directories)]
+            if len(group) > 1:
+                groups.append(group)
+            directories.trim()
     return groups, devices
 
 
@@ -56,9 +58,9 @@ def _devices(scope: Scope, candidates: Iterable[Sequence[Inode]]) -> dict[int, D
     return devices
 
 
-def _look(scope: Scope, inode: Inode, devices: dict[int, Device]) -> bool:
+def _look(scope: Scope, inode: Inode, devices: dict[int, Device], directories: Directories) -> bool:
     try:
-        descriptor = open_inode(scope, inode)
+        descriptor = open_inode(scope, inode, directories)
     except OSError:
         return False
     try:

@@ -107,7 +107,10 @@ def _after(command: str) -> None:
         copies=bool(context.always_copy),
     )
     for shared in share_changed(settings, run):
-        _say(_line(shared))
+        for note in shared.notes:
+            _say(note)
+        if shared.names or shared.failed:
+            _say(_line(shared))
 
 
 def _line(shared: Shared) -> str:

@@ -102,6 +102,7 @@ class Reason(enum.Enum):
     UNSUPPORTED = "not supported by the file system"
     CONFLICT = "written through both names while being shared; both contents kept"
     LOCKED = "another run is working on it"
+    DESCRIPTORS = "too many open files"
     KEEPER_GONE = "its keeper could not be used"
 
 

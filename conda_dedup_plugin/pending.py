@@ -62,12 +62,15 @@ def _write(check: Check) -> None:
     write_atomically(path, msgspec.json.encode(check))
 
 
-def note(prefix: str, linked: Iterable[str], copies: bool = False) -> None:
-    """Announce work on an environment; what a dead process had announced there is taken over."""
+def note(prefix: str, linked: Iterable[str], copies: bool = False, since: float | None = None) -> None:
+    """Announce work on an environment: what came there since a time, by default now.
+
+    What a dead process had announced there is taken over.
+    """
     prefix = os.path.realpath(prefix)
     check = read(prefix)
     own = process_identity(os.getpid())
-    announced = Pending(own, time.time(), sorted(linked), copies)
+    announced = Pending(own, time.time() if since is None else since, sorted(linked), copies)
     before = check.pending
     if before is not None and (before.process == own or not is_running(before.process)):
         announced.noted = min(announced.noted, before.noted)

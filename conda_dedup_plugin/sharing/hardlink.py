@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 #: A writer that meets a lease waits for the rest of the batch: so many names, so many seconds.
 MOST_NAMES = 200
 LONGEST_SECONDS = 0.05
+#: A batch ends when it holds more open files and directories, at the latest a third of what may be open.
+MOST_DESCRIPTORS = 1000
 #: Files from here on are compared once before anybody could be kept waiting.
 COMPARE_BEFORE_LEASE = 4 * 1024 * 1024
 #: On network file systems leases mean nothing; what was changed so lately is left alone.
@@ -52,6 +54,7 @@ class Hardlinker:
         self._keepers: dict[InodeKey, OpenFile] = {}
         self._synced: set[int] = set()
         self._batch: list[Job] = []
+        self._most_descriptors = _most_descriptors()
         #: Keepers that can have no more names, and who keeps in their place.
         self._successors: dict[InodeKey, Inode] = {}
 
@@ -78,17 +81,24 @@ class Hardlinker:
             try:
                 job = self._prepare(share)
             except OSError as exc:
-                yield outcome_of_error(share.duplicate, exc)
+                outcome = outcome_of_error(share.duplicate, exc)
                 if not self._batch:
-                    self._close()  # the keeper's lease
-                continue
-            if not self._batch:
-                began = time.monotonic()
-            self._batch.append(job)
-            names += len(job.swaps)
+                    self._close()  # the keeper's lease, before anybody waits for us
+                yield outcome
+            else:
+                if not self._batch:
+                    began = time.monotonic()
+                self._batch.append(job)
+                names += len(job.swaps)
+            if self._batch and self._descriptors() > self._most_descriptors:
+                yield from self._flush(again)
+                names = 0
         yield from self._flush(again)
         if again:
             yield from self.run(list(again))
+
+    def _descriptors(self) -> int:
+        return len(self._keepers) + len(self._batch) + len(self._directories) + len(self._stagings)
 
     # -- before anything changes -------------------------------------------------------------------
 
@@ -123,6 +133,8 @@ class Hardlinker:
             try:
                 descriptor = open_inode(self._scope, inode, self._directories)
             except OSError as exc:
+                if exc.errno in (errno.EMFILE, errno.ENFILE):
+                    raise
                 raise SkipError(Reason.KEEPER_GONE) from exc
             found = self._keepers[inode.key] = OpenFile(inode, descriptor, os.fstat(descriptor))
         return found
@@ -318,8 +330,10 @@ class Hardlinker:
         self._directories.trim()
 
 
-with suppress(ImportError):
-    import resource
-
-    # two descriptors a file, two more a name
-    MOST_NAMES = max(8, min(MOST_NAMES, (resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 320) // 5))
+def _most_descriptors() -> int:
+    """A third of what may be open, for others in this process want some too."""
+    try:
+        import resource
+    except ImportError:
+        return MOST_DESCRIPTORS
+    return min(MOST_DESCRIPTORS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3)

@@ -47,6 +47,9 @@ class Directories:
     ) -> None:
         self.close()
 
+    def __len__(self) -> int:
+        return len(self._open)
+
     def close(self) -> None:
         """Close all of them."""
         while self._open:

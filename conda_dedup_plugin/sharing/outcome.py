@@ -54,6 +54,8 @@ _REASONS = {
     errno.ELOOP: Reason.NOT_REGULAR,
     errno.ESTALE: Reason.CHANGED,
     errno.EAGAIN: Reason.BUSY,
+    errno.EMFILE: Reason.DESCRIPTORS,
+    errno.ENFILE: Reason.DESCRIPTORS,
     errno.ENAMETOOLONG: Reason.UNSUPPORTED,
 }
 

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from .change import Change
 
 
+#: A component of a path is no more, or is something else now.
+_GONE = (FileNotFoundError, NotADirectoryError)
+
+
 def recover(journal: Journal) -> list[str]:
     """Complete or take back every change that a dead run left open.
 
@@ -34,6 +38,8 @@ def recover(journal: Journal) -> list[str]:
     roots = {intent.change.root for intent in journal.open_intents()}
     roots |= {root for _, root, _ in journal.left_stagings()}
     for root in sorted(roots):
+        if not os.path.isdir(root):
+            continue  # it may be mounted again
         with state.lock(root) as ours:
             if ours:
                 notes += _recover_tree(journal, root)
@@ -70,9 +76,10 @@ def _recover_tree(journal: Journal, root: str) -> list[str]:
 
 
 def _remove_staging(directories: Directories, root: str, path: str) -> None:
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(*_GONE):
         parent, name = directories.parent(root, path)
-        os.rmdir(name, dir_fd=parent)
+        with contextlib.suppress(OSError):
+            os.rmdir(name, dir_fd=parent)
 
 
 @dataclass(slots=True)
@@ -104,12 +111,12 @@ def _recover(change: Change, directories: Directories) -> tuple[str, str]:
     try:
         directory, name = directories.parent(change.root, below)
         staging = Staging.existing(change.root, below, directory, name)
-    except OSError:
+    except _GONE:
         staging = None
     try:
         directory, name = directories.parent(change.root, change.path)
         target = _key(directory, name)
-    except FileNotFoundError:
+    except _GONE:
         target = None
     if staging is None:
         return ("done" if _is(target, change.keeper) else "dropped"), ""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 #: Where there is no exchange, the old inode waits under its staged name and this.
 OLD_SUFFIX = ".old"
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CANNOT_EXCHANGE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 
 
@@ -40,7 +41,12 @@ class Staging:
         name = STAGING_PREFIX + run
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=parent)
-        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.rmdir(name, dir_fd=parent)
+            raise
         stat = os.fstat(descriptor)
         if stat.st_uid != os.geteuid() or stat.st_mode & 0o077:
             os.close(descriptor)
@@ -50,7 +56,7 @@ class Staging:
     @classmethod
     def existing(cls, root: str, path: str, parent: int, name: str) -> Staging:
         """Open one that an earlier run left at ``path`` of the tree, ``name`` in the open ``parent``."""
-        descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
         below, _, last = path.rpartition("/")
         return cls(last[len(STAGING_PREFIX) :], root, below, descriptor)
 

@@ -1,4 +1,4 @@
-"""Others who write, lease, replace and delete while files are shared; and that we take no more than we need."""
+"""Others who write, lease, replace and delete while files are shared; and what we take from them."""
 
 from __future__ import annotations
 
@@ -443,9 +443,7 @@ def test_a_duplicate_with_more_names_than_descriptors(root, journal, few_descrip
         names.append(path)
     make(root, "one/z.so", noise("z", 8192))
     make(root, "two/z.so", noise("z", 8192))
-    first, second = hardlink(
-        root, journal, share_of(root, A, *names), share_of(root, "one/z.so", "two/z.so")
-    )
+    first, second = hardlink(root, journal, share_of(root, A, *names), share_of(root, "one/z.so", "two/z.so"))
     assert first.error == ""
     if first.method is None:
         assert os.lstat(root / B).st_nlink == 1_100
@@ -472,9 +470,7 @@ def test_the_journal_names_the_inode_that_names_really_went_to(root, journal):
     for name in "def":
         make(root, f"two/{name}.so", DATA)
     paths = [f"two/{name}.so" for name in "def"]
-    outcomes = hardlink(
-        root, journal, share_of(root, A, B, C), *[share_of(root, A, path) for path in paths]
-    )
+    outcomes = hardlink(root, journal, share_of(root, A, B, C), *[share_of(root, A, path) for path in paths])
     assert [o.reason for o in outcomes] == [Reason.LINK_LIMIT, None, None, None]
     connection = sqlite3.connect(journal)
     rows = connection.execute("SELECT path, state, keeper_number FROM change").fetchall()
