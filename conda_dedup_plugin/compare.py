@@ -52,7 +52,7 @@ class Neighbours:
         """List where else the files of one conda package are, ``stem`` being its name-version-build.
 
         ``wanted`` are the paths an environment holds alone. A cache that has the package is asked first;
-        what no cache can hold (bytecode) or does hold is looked for in environments with the same build.
+        what no cache holds (bytecode, say) is looked for in environments with the same build.
         """
         left = dict(wanted)
         for cache in self._caches:
@@ -84,7 +84,9 @@ class Neighbours:
         found: dict[str, Claim] = {}
         for path, claim in list(left.items()):
             original = claims.get(claim.path)
-            if original is not None and original.sha256 == claim.sha256 and claim.dist.name == dist.name:
+            if original is None or original.sha256 is None or claim.dist.name != dist.name:
+                continue
+            if original.sha256 == claim.sha256 and os.path.lexists(f"{directory}/{claim.path}"):
                 found[f"{stem}/{claim.path}"] = original
                 del left[path]
         listing.add(cache, found)

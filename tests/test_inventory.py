@@ -49,13 +49,22 @@ def as_nobody(function: Callable[[], T]) -> T:
     """Call ``function`` as a user without rights, in a process of its own if we have rights."""
     if os.geteuid() != 0:
         return function()
+
+    def without_rights() -> T:
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+        return function()
+
+    return in_a_child(without_rights)
+
+
+def in_a_child(function: Callable[[], T]) -> T:
+    """Call ``function`` in a process of its own: what limits it sets are its own, too."""
     with tempfile.TemporaryFile() as answer:
         child = os.fork()
         if child == 0:
             try:
-                os.setgroups([])
-                os.setgid(NOBODY)
-                os.setuid(NOBODY)
                 result = (function(), "")
             except BaseException:
                 result = (None, traceback.format_exc())
@@ -329,25 +338,6 @@ def deep(base: Path, levels: int) -> None:
         descriptor = below
         os.close(os.open("f", os.O_WRONLY | os.O_CREAT, dir_fd=descriptor))
     os.close(descriptor)
-
-
-def in_a_child(function: Callable[[], T]) -> T:
-    """The same as :func:`as_nobody`, with our rights: what limits it sets are its own."""
-    with tempfile.TemporaryFile() as answer:
-        child = os.fork()
-        if child == 0:
-            try:
-                result = (function(), "")
-            except BaseException:
-                result = (None, traceback.format_exc())
-            with os.fdopen(answer.fileno(), "wb", closefd=False) as stream:
-                pickle.dump(result, stream)
-            os._exit(0)
-        os.waitpid(child, 0)
-        answer.seek(0)
-        value, error = pickle.load(answer)
-    assert not error, error
-    return value
 
 
 @pytest.mark.parametrize("levels", [200, 1500])
