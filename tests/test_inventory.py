@@ -39,6 +39,7 @@ def world_readable() -> Iterator[Path]:
     try:
         yield folder
     finally:
+        folder.chmod(0o755)
         for below, names, _ in os.walk(folder):
             for name in names:
                 os.chmod(os.path.join(below, name), 0o755, follow_symlinks=True)

@@ -313,13 +313,18 @@ def test_a_directory_that_may_not_be_written_to() -> None:
 
     with world_readable() as folder:
         file = folder / "journal.sqlite"
+        folder.chmod(0o555)
         assert repr(str(file)) in as_nobody(lambda: attempt(file, False))
-        # nor does it help that somebody else's is there
+        # nor does it help that one is there
+        folder.chmod(0o755)
         journal = Journal.open(file)
         journal.begin("x")
         journal.done([CHANGE], [1])
         journal.close()
+        file.chmod(0o444)
+        folder.chmod(0o555)
         assert as_nobody(lambda: attempt(file, True))
+        folder.chmod(0o755)
         assert rows(file) == [("done", 1)]
 
 
@@ -387,8 +392,11 @@ def test_a_state_directory_that_may_not_be_written_to(monkeypatch: pytest.Monkey
 
     with world_readable() as folder:
         monkeypatch.setenv("XDG_STATE_HOME", str(folder / "state"))
+        folder.chmod(0o555)
         assert "cannot be made" in as_nobody(attempt)
+        folder.chmod(0o755)
         (folder / "state/conda-dedup").mkdir(parents=True)
+        (folder / "state/conda-dedup").chmod(0o555)
         assert "cannot be written to" in as_nobody(attempt)
 
 
