@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from .engine import Analysis
-    from .model import InodeKey, Scope
+    from .model import InodeKey
     from .plan import Share
 
 
@@ -71,17 +71,11 @@ def apply_plan(analysis: Analysis, command: str, journal: bool = True, patience:
             locked = _lock_out(stack, analysis, journal)
             applied.run = book.begin(command)
             for share, outcome in _share(analysis, book, locked):
-                applied.add(share, outcome, path_of(analysis.scope, share))
+                applied.add(share, outcome, analysis.scope.paths_of(share.duplicate)[0])
             book.finish()
     finally:
         book.close()
     return applied
-
-
-def path_of(scope: Scope, share: Share) -> str:
-    """Return the first name of a share's duplicate, as an absolute path."""
-    name = share.duplicate.names[0]
-    return f"{scope.trees[name.tree].root}/{name.path}"
 
 
 def _lock_out(stack: ExitStack, analysis: Analysis, needed: bool) -> set[int]:

@@ -1,12 +1,13 @@
-"""The settings as they are declared to conda, on every one of its commands: importing this costs nothing."""
+"""What is declared to conda on every one of its commands, the settings above all: cheap to import."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from conda.plugins.types import CondaSetting
@@ -14,6 +15,22 @@ if TYPE_CHECKING:
 AUTO = "dedup_auto"
 METHOD = "dedup_method"
 MIN_SIZE = "dedup_min_size"
+
+
+def safely(hook: Callable[[], Any]) -> Callable[[], list[Any]]:
+    """Register what ``hook`` returns, or nothing if it fails: conda goes on without our part."""
+
+    @functools.wraps(hook)
+    def registered() -> list[Any]:
+        try:
+            return [hook()]
+        except Exception:
+            import logging
+
+            logging.getLogger(__name__).warning("conda-dedup-plugin cannot register %s", hook.__name__)
+            return []
+
+    return registered
 
 
 def conda_settings() -> Iterator[CondaSetting]:

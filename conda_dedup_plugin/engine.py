@@ -47,7 +47,7 @@ def analyse_inventory(inventory: Inventory, options: PlanOptions) -> Analysis:
     candidates = [
         group
         for group in propose(inventory.inodes.values())
-        if any(scope.trees[name.tree].selected for inode in group for name in inode.names)
+        if any(tree.selected for inode in group for tree in scope.trees_of(inode))
     ]
     groups, devices = gather(scope, candidates)
     plan = make_plan(scope, groups, devices, options)

@@ -25,7 +25,3 @@ class UsageError(DedupError):
 
 class StateError(DedupError):
     """The state directory or the journal cannot be used."""
-
-
-class LockedError(DedupError):
-    """Another run is working on the same environment."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .model import SETID_BITS, Hazard, Reason
+from .model import Hazard, Reason
 from .policy import HARDLINK_REFUSED, loader_sensitive, takes_any_mtime
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class HardlinkRules:
         A conda cache's inode, another cache's, one that cannot be replaced anyway, the one with the
         most names, the oldest; the key makes the order a total one.
         """
-        trees = [self._scope.trees[name.tree] for name in inode.names]
+        trees = self._scope.trees_of(inode)
         cache = (
             0 if any(tree.is_conda_cache for tree in trees) else 1 if any(t.is_cache for t in trees) else 2
         )
@@ -88,10 +88,10 @@ class HardlinkRules:
 
     def immovable(self, inode: Inode) -> Reason | None:
         """Why no name of ``inode`` may be given to any keeper, if so."""
-        trees = [self._scope.trees[name.tree] for name in inode.names]
+        trees = self._scope.trees_of(inode)
         if not any(tree.selected for tree in trees):
             return Reason.NOT_SELECTED
-        if inode.mode & SETID_BITS or inode.capabilities:
+        if inode.privileged:
             return Reason.SETID
         if inode.hazard in HARDLINK_REFUSED:
             return HARDLINK_REFUSED[inode.hazard]
@@ -135,7 +135,7 @@ class HardlinkRules:
 
     def _refused(self, inode: Inode, keeper: Inode, places: Places) -> Reason | None:
         """Why ``inode`` may not be linked to this ``keeper``, if so."""
-        if keeper.mode & SETID_BITS or keeper.capabilities:
+        if keeper.privileged:
             return Reason.SETID
         if (inode.uid, inode.gid) != (keeper.uid, keeper.gid):
             return Reason.OTHER_OWNER
@@ -180,7 +180,7 @@ class HardlinkRules:
         def files(names: Sequence[Name]) -> set[tuple[object, str]]:
             return {(name.claim.dist.identity, name.claim.path) for name in names if name.claim}
 
-        if any(self._scope.trees[name.tree].is_cache for name in keeper.names):
+        if any(tree.is_cache for tree in self._scope.trees_of(keeper)):
             return True
         return not files(inode.names).isdisjoint(files(keeper.names))
 
@@ -188,7 +188,7 @@ class HardlinkRules:
         """A frozen environment's own inode is left alone; one that its cache holds too is the cache's."""
         if self._options.override_frozen:
             return True
-        trees = [self._scope.trees[name.tree] for name in keeper.names]
+        trees = self._scope.trees_of(keeper)
         return any(tree.is_cache for tree in trees) or not any(tree.frozen for tree in trees)
 
     def _in_upper_layer(self, inode: Inode) -> bool:

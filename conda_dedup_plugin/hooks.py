@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: The commands that may change an environment, by the names conda gives them.
+COMMANDS = {"create", "install", "update", "remove", "rename", "env_create", "env_remove", "env_update"}
 #: When the command of this process began, in seconds since the epoch.
 _began = 0.0
 #: The transactions of this process: what was linked, as (name, version, build), by prefix.

@@ -116,17 +116,7 @@ class _Counter:
     def _keep(self, key: InodeKey, stat: os.stat_result, name: Name, hazard: Hazard) -> None:
         inode = self._inventory.inodes.get(key)
         if inode is None:
-            inode = Inode(
-                key=key,
-                size=stat.st_size,
-                disk_bytes=stat.st_blocks * 512,
-                mode=stat.st_mode,
-                uid=stat.st_uid,
-                gid=stat.st_gid,
-                nlink=stat.st_nlink,
-                mtime_ns=stat.st_mtime_ns,
-                ctime_ns=stat.st_ctime_ns,
-            )
+            inode = Inode.of(stat)
             self._inventory.inodes[key] = inode
         inode.names.append(name)
         inode.hazard = max(inode.hazard, hazard)
@@ -191,7 +181,7 @@ def _walk(tree: Tree, roots: set[str], warnings: list[str]) -> Iterator[tuple[st
     try:
         descriptor = os.open(tree.root, _DIRECTORY)
     except OSError as exc:
-        warnings.append(f"{tree.root!r} cannot be read ({exc.strerror}); it is left out")
+        warnings.append(_unreadable(tree.root, exc))
         return
     #: (open directory, its path with a slash, names of its directories still to be seen)
     levels: list[tuple[int, str, list[str]]] = []
@@ -213,7 +203,7 @@ def _walk(tree: Tree, roots: set[str], warnings: list[str]) -> Iterator[tuple[st
             except FileNotFoundError:
                 continue
             except OSError as exc:
-                warnings.append(f"{f'{tree.root}/{path}'!r} cannot be read ({exc.strerror}); it is left out")
+                warnings.append(_unreadable(f"{tree.root}/{path}", exc))
                 continue
             levels.append((descriptor, path + "/", []))
             yield from _files(tree, descriptor, path + "/", levels[-1][2], warnings)
@@ -233,7 +223,7 @@ def _files(
         with os.scandir(descriptor) as scanned:
             entries = list(scanned)
     except OSError as exc:
-        warnings.append(f"{f'{tree.root}/{below}'!r} cannot be read ({exc.strerror}); it is left out")
+        warnings.append(_unreadable(f"{tree.root}/{below}", exc))
         return
     if below and not tree.is_cache and any(entry.name == "conda-meta" for entry in entries):
         return
@@ -247,8 +237,12 @@ def _files(
             continue
         except OSError as exc:
             # a directory that may be listed and not entered
-            warnings.append(f"{f'{tree.root}/{below}'!r} cannot be read ({exc.strerror}); it is left out")
+            warnings.append(_unreadable(f"{tree.root}/{below}", exc))
             return
+
+
+def _unreadable(path: str, error: OSError) -> str:
+    return f"{path!r} cannot be read ({error.strerror}); it is left out"
 
 
 def _is_foreign(tree: Tree, name: str) -> bool:

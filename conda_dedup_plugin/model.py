@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import os
 
 #: Set-user-id and set-group-id: files with either are never shared.
 SETID_BITS = 0o6000
@@ -179,6 +182,14 @@ class Scope:
     trees: tuple[Tree, ...]
     warnings: tuple[str, ...] = ()
 
+    def trees_of(self, inode: Inode) -> list[Tree]:
+        """Return the tree of each name of an inode."""
+        return [self.trees[name.tree] for name in inode.names]
+
+    def paths_of(self, inode: Inode) -> list[str]:
+        """Return every known name of an inode as an absolute path."""
+        return [f"{self.trees[name.tree].root}/{name.path}" for name in inode.names]
+
 
 class Name(NamedTuple):
     """One name of an inode: the index of its tree in the scope, its path there, what a record says."""
@@ -228,6 +239,26 @@ class Inode:
     capabilities: bool = False
     #: Where its bytes lie on the device, where that can be asked for; looked at for candidates only.
     layout: Layout | None = None
+
+    @classmethod
+    def of(cls, stat: os.stat_result) -> Inode:
+        """The inode that an lstat speaks of, without names."""
+        return cls(
+            key=InodeKey(stat.st_dev, stat.st_ino),
+            size=stat.st_size,
+            disk_bytes=stat.st_blocks * 512,
+            mode=stat.st_mode,
+            uid=stat.st_uid,
+            gid=stat.st_gid,
+            nlink=stat.st_nlink,
+            mtime_ns=stat.st_mtime_ns,
+            ctime_ns=stat.st_ctime_ns,
+        )
+
+    @property
+    def privileged(self) -> bool:
+        """Whether it is setuid or setgid, or has file capabilities: such files are never shared."""
+        return bool(self.mode & SETID_BITS) or self.capabilities
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .hardlinks import HardlinkRules
-from .model import SETID_BITS, Inode, Method, MethodChoice, Reason
+from .model import Inode, Method, MethodChoice, Reason
 from .plan import Group, Held, Plan, PlanOptions, Share
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class _Planner:
 
     def _hold(self, group: Group, unit: list[Inode], reason: Reason) -> None:
         """Count a unit as held, if a selected tree has a name of it."""
-        if any(self._scope.trees[name.tree].selected for inode in unit for name in inode.names):
+        if any(tree.selected for inode in unit for tree in self._scope.trees_of(inode)):
             group.held.append(Held(tuple(unit), reason, _disk_bytes(unit)))
 
     # -- reflinks ---------------------------------------------------------------------------------
@@ -105,12 +105,12 @@ class _Planner:
                 group.shares.append(Share(inode, keeper[0], Method.REFLINK, inode.hazard, freed))
 
     def _reflink_refused(self, inode: Inode) -> Reason | None:
-        trees = [self._scope.trees[name.tree] for name in inode.names]
+        trees = self._scope.trees_of(inode)
         if not any(tree.selected for tree in trees):
             return Reason.NOT_SELECTED
         if any(tree.frozen for tree in trees) and not self._options.override_frozen:
             return Reason.FROZEN
-        if inode.mode & SETID_BITS or inode.capabilities:
+        if inode.privileged:
             return Reason.SETID
         if self._options.euid not in (0, inode.uid):
             return Reason.OTHER_OWNER

@@ -4,30 +4,13 @@ All that is heavier than a function definition is imported where it runs, and an
 registering costs conda our part, never its command.
 """
 
-import functools
-
 from conda.plugins import hookimpl
 
-#: The commands that may change an environment, by the names conda gives them.
-COMMANDS = {"create", "install", "update", "remove", "rename", "env_create", "env_remove", "env_update"}
-
-
-def _safely(hook):  # type: ignore[no-untyped-def]
-    @functools.wraps(hook)
-    def registered():  # type: ignore[no-untyped-def]
-        try:
-            return [hook()]
-        except Exception:
-            import logging
-
-            logging.getLogger(__name__).warning("conda-dedup-plugin cannot register %s", hook.__name__)
-            return []
-
-    return registered
+from . import declared
 
 
 @hookimpl
-@_safely
+@declared.safely
 def conda_subcommands():  # type: ignore[no-untyped-def]
     """``conda dedup``; without a parser of its own, conda hands over the words as they are."""
     from conda.plugins.types import CondaSubcommand
@@ -39,18 +22,18 @@ def conda_subcommands():  # type: ignore[no-untyped-def]
 
 
 @hookimpl
-@_safely
+@declared.safely
 def conda_pre_commands():  # type: ignore[no-untyped-def]
     """Note when a command began."""
     from conda.plugins.types import CondaPreCommand
 
     from . import hooks
 
-    return CondaPreCommand(name="dedup", action=hooks.before, run_for=COMMANDS)
+    return CondaPreCommand(name="dedup", action=hooks.before, run_for=hooks.COMMANDS)
 
 
 @hookimpl(optionalhook=True)  # conda >= 25.5
-@_safely
+@declared.safely
 def conda_post_transaction_actions():  # type: ignore[no-untyped-def]
     """Record what was linked where."""
     from conda.plugins.types import CondaPostTransactionAction
@@ -61,19 +44,17 @@ def conda_post_transaction_actions():  # type: ignore[no-untyped-def]
 
 
 @hookimpl
-@_safely
+@declared.safely
 def conda_post_commands():  # type: ignore[no-untyped-def]
     """Share what the command brought."""
     from conda.plugins.types import CondaPostCommand
 
     from . import hooks
 
-    return CondaPostCommand(name="dedup", action=hooks.after, run_for=COMMANDS)
+    return CondaPostCommand(name="dedup", action=hooks.after, run_for=hooks.COMMANDS)
 
 
 @hookimpl
 def conda_settings():  # type: ignore[no-untyped-def]
     """The settings under ``plugins:``."""
-    from .declared import conda_settings
-
-    return conda_settings()
+    return declared.conda_settings()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..apply import Applied
     from ..engine import Analysis
     from ..errors import DedupError
-    from ..model import Inode, Scope
+    from ..model import Scope
     from ..plan import Group
 
 #: The report names so many groups of duplicates.
@@ -60,14 +60,9 @@ def _group(scope: Scope, group: Group) -> dict[str, Any]:
     duplicates += [inode for held in group.held for inode in held.inodes]
     return {
         "bytes": group.duplicate_bytes,
-        "keeper": paths(scope, group.keeper)[0],
-        "names": [path for inode in duplicates for path in paths(scope, inode)],
+        "keeper": scope.paths_of(group.keeper)[0],
+        "names": [path for inode in duplicates for path in scope.paths_of(inode)],
     }
-
-
-def paths(scope: Scope, inode: Inode) -> list[str]:
-    """Return every known name of an inode as an absolute path."""
-    return [f"{scope.trees[name.tree].root}/{name.path}" for name in inode.names]
 
 
 def apply_document(analysis: Analysis, applied: Applied | None) -> dict[str, Any]:
@@ -79,8 +74,8 @@ def apply_document(analysis: Analysis, applied: Applied | None) -> dict[str, Any
             {
                 "method": share.method.value,
                 "bytes": share.freed_bytes,
-                "keeper": paths(analysis.scope, share.keeper)[0],
-                "names": paths(analysis.scope, share.duplicate),
+                "keeper": analysis.scope.paths_of(share.keeper)[0],
+                "names": analysis.scope.paths_of(share.duplicate),
             }
             for share in analysis.plan.shares
         ]

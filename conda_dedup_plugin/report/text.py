@@ -9,8 +9,6 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from .json import paths
-
 if TYPE_CHECKING:
     from ..apply import Applied
     from ..engine import Analysis
@@ -60,7 +58,7 @@ def print_report(analysis: Analysis, out: Console) -> None:
         copies = [share.duplicate for share in group.shares]
         copies += [inode for held in group.held for inode in held.inodes]
         out.print(_sentence("", group.duplicate_bytes, f"{len(copies) + 1} copies of"))
-        out.print(Text(f"{'':14}{printable(paths(analysis.scope, group.keeper)[0])}"))
+        out.print(Text(f"{'':14}{printable(analysis.scope.paths_of(group.keeper)[0])}"))
 
 
 def _tree_table(analysis: Analysis) -> Table:
@@ -91,8 +89,8 @@ def _sentence(what: str, size: int, more: str) -> Text:
 def print_plan(analysis: Analysis, out: Console) -> None:
     """Print every share that would be made, a line each, and what they would free."""
     for share in analysis.plan.shares:
-        keeper = printable(paths(analysis.scope, share.keeper)[0])
-        for path in paths(analysis.scope, share.duplicate):
+        keeper = printable(analysis.scope.paths_of(share.keeper)[0])
+        for path in analysis.scope.paths_of(share.duplicate):
             out.print(Text(f"{share.method.value:8}  {decimal(share.duplicate.size):>9}  {printable(path)}"))
         out.print(Text(f"{'':18}as  {keeper}"))
     out.print(Text(summary_of_plan(analysis)))

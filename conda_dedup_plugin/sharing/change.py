@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..model import InodeKey, Method
+    from ..model import Inode, InodeKey, Method
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,24 @@ class Change:
     gid: int
     keeper: InodeKey
     keeper_mtime_ns: int
+
+    @classmethod
+    def of(cls, method: Method, root: str, path: str, staged: str, old: Inode, keeper: Inode) -> Change:
+        """What is about to be done to one name of ``old``, which is as it was planned, like its keeper."""
+        return cls(
+            method=method,
+            root=root,
+            path=path,
+            staged=staged,
+            old=old.key,
+            size=old.size,
+            mtime_ns=old.mtime_ns,
+            mode=old.mode,
+            uid=old.uid,
+            gid=old.gid,
+            keeper=keeper.key,
+            keeper_mtime_ns=keeper.mtime_ns,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,22 +66,9 @@ def is_old(stat: os.stat_result, old: OpenFile) -> bool:
 
 def changes(job: Job) -> Iterator[Change]:
     """Yield what is written down before the exchange, a change for each name."""
-    stat = job.old.stat
     for swap in job.swaps:
-        yield Change(
-            method=Method.HARDLINK,
-            root=swap.root,
-            path=swap.path,
-            staged=f"{swap.staging.path}/{swap.staged}",
-            old=job.old.inode.key,
-            size=stat.st_size,
-            mtime_ns=stat.st_mtime_ns,
-            mode=stat.st_mode,
-            uid=stat.st_uid,
-            gid=stat.st_gid,
-            keeper=job.keeper.inode.key,
-            keeper_mtime_ns=job.keeper.stat.st_mtime_ns,
-        )
+        staged = f"{swap.staging.path}/{swap.staged}"
+        yield Change.of(Method.HARDLINK, swap.root, swap.path, staged, job.old.inode, job.keeper.inode)
 
 
 def results(job: Job) -> Iterator[tuple[int, str, int]]:

@@ -25,11 +25,12 @@ def probe(descriptor: int) -> Device:
     stat = os.fstat(descriptor)
     kind = file_system(descriptor)
     overlay = kind == "overlay"
+    dedupes = False if overlay else _can_dedupe(descriptor, stat.st_blksize)
     return Device(
         number=stat.st_dev,
         file_system=kind,
-        reflink=not overlay and _can_dedupe(descriptor, stat.st_blksize) is True,
-        certain=overlay or _can_dedupe(descriptor, stat.st_blksize) is not None,
+        reflink=dedupes is True,
+        certain=dedupes is not None,
         hardlink=kind not in _NO_HARDLINKS,
         overlay=overlay,
         remote=kind in REMOTE,

@@ -16,7 +16,6 @@ from .. import state
 from ..model import InodeKey
 from .compare import same_bytes
 from .opening import Directories, open_name
-from .outcome import SkipError
 from .staging import OLD_SUFFIX, Staging, Swap
 
 if TYPE_CHECKING:
@@ -180,10 +179,7 @@ def _same(scene: _Scene) -> bool:
     target, staged = scene.at_target, scene.at_staged
     if scene.swap is None or target is None or staged is None:
         return False
-    try:
-        one = open_name(scene.staging.descriptor, scene.staged, staged)
-    except SkipError:
-        return False
+    one = open_name(scene.staging.descriptor, scene.staged, staged)
     try:
         other = open_name(scene.swap.directory, scene.swap.name, target)
         try:

@@ -90,22 +90,9 @@ class Reflinker:
             self._keeper = None
 
     def _change(self, share: Share) -> Change:
-        inode = share.duplicate
-        name = inode.names[0]
-        return Change(
-            method=Method.REFLINK,
-            root=self._scope.trees[name.tree].root,
-            path=name.path,
-            staged="",
-            old=inode.key,
-            size=inode.size,
-            mtime_ns=inode.mtime_ns,
-            mode=inode.mode,
-            uid=inode.uid,
-            gid=inode.gid,
-            keeper=share.keeper.key,
-            keeper_mtime_ns=share.keeper.mtime_ns,
-        )
+        name = share.duplicate.names[0]
+        root = self._scope.trees[name.tree].root
+        return Change.of(Method.REFLINK, root, name.path, "", share.duplicate, share.keeper)
 
     def _write(self) -> None:
         if self._done:

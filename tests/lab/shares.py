@@ -9,7 +9,6 @@ from conda_dedup_plugin.journal import Journal
 from conda_dedup_plugin.model import (
     Hazard,
     Inode,
-    InodeKey,
     Manager,
     Method,
     Name,
@@ -31,20 +30,10 @@ def one_tree(root: Path) -> Scope:
 
 def inode_of(root: Path, *paths: str, hazard: Hazard = Hazard.NATIVE) -> Inode:
     """The inode that ``paths`` (relative to ``root``) are names of, as an inventory would tell."""
-    stat = os.lstat(root / paths[0])
-    return Inode(
-        key=InodeKey(stat.st_dev, stat.st_ino),
-        size=stat.st_size,
-        disk_bytes=stat.st_blocks * 512,
-        mode=stat.st_mode,
-        uid=stat.st_uid,
-        gid=stat.st_gid,
-        nlink=stat.st_nlink,
-        mtime_ns=stat.st_mtime_ns,
-        ctime_ns=stat.st_ctime_ns,
-        names=[Name(0, path, None) for path in paths],
-        hazard=hazard,
-    )
+    inode = Inode.of(os.lstat(root / paths[0]))
+    inode.names = [Name(0, path, None) for path in paths]
+    inode.hazard = hazard
+    return inode
 
 
 def share_of(root: Path, keeper: str, *paths: str, method: Method = Method.HARDLINK) -> Share:
