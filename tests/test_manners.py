@@ -480,7 +480,7 @@ def test_the_automatic_run_tells_what_recovery_kept(home: Path, tmp_path: Path) 
 
 def _die_after_the_exchange(forge: Forge) -> None:
     from conda_dedup_plugin.apply import apply_plan
-    from conda_dedup_plugin.sharing import hardlink
+    from conda_dedup_plugin.sharing import batches, hardlink
 
     inner = os.fork()
     if inner == 0:
@@ -490,7 +490,7 @@ def _die_after_the_exchange(forge: Forge) -> None:
             exchange_name(self, job, swap)
             os.kill(os.getpid(), signal.SIGKILL)
 
-        hardlink.MOST_NAMES = 1
+        batches.MOST_NAMES = 1
         hardlink.Hardlinker._exchange_name = die_after
         try:
             apply_plan(analyse(forge.scope(), PlanOptions()), "test")

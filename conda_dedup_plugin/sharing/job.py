@@ -1,13 +1,13 @@
-"""One duplicate on its way to its keeper: what is open for it, its names, what came of it."""
+"""One inode whose names are to be exchanged: what is open for it, its names, what came of it."""
 
 from __future__ import annotations
 
 import os
 import stat as stat_module
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
-from ..model import Method, Reason
+from ..model import Reason
 from . import leases
 from .change import Change
 from .leases import Lease
@@ -16,8 +16,7 @@ from .opening import as_planned
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..model import Inode
-    from ..plan import Share
+    from ..model import Inode, Method
     from .outcome import Outcome
     from .staging import Swap
 
@@ -31,11 +30,22 @@ class OpenFile:
     stat: os.stat_result
 
 
-@dataclass(slots=True)
-class Job:
-    """One duplicate on its way."""
+class Task(Protocol):
+    """What is to be done to one inode."""
 
-    share: Share
+    @property
+    def duplicate(self) -> Inode:
+        """The inode, with those of its names that another one is to get."""
+
+
+TaskT = TypeVar("TaskT", bound=Task)
+
+
+@dataclass(slots=True)
+class Job(Generic[TaskT]):
+    """One inode on its way: from its names ``old`` goes, and ``keeper`` comes."""
+
+    task: TaskT
     old: OpenFile
     keeper: OpenFile
     swaps: list[Swap] = field(default_factory=list)
@@ -47,7 +57,7 @@ class Job:
     unresolved: bool = False
 
     def close(self) -> None:
-        """Close what was opened for this duplicate; with its descriptor goes its lease."""
+        """Close what was opened for this inode; with its descriptor goes its lease."""
         os.close(self.old.descriptor)
 
 
@@ -64,14 +74,14 @@ def is_old(stat: os.stat_result, old: OpenFile) -> bool:
     return as_planned(stat, old.inode) and stat_module.S_ISREG(stat.st_mode)
 
 
-def changes(job: Job) -> Iterator[Change]:
+def changes(job: Job[TaskT], method: Method) -> Iterator[Change]:
     """Yield what is written down before the exchange, a change for each name."""
     for swap in job.swaps:
         staged = f"{swap.staging.path}/{swap.staged}"
-        yield Change.of(Method.HARDLINK, swap.root, swap.path, staged, job.old.inode, job.keeper.inode)
+        yield Change.of(method, swap.root, swap.path, staged, job.old.inode, job.keeper.inode)
 
 
-def results(job: Job) -> Iterator[tuple[int, str, int]]:
+def results(job: Job[TaskT]) -> Iterator[tuple[int, str, int]]:
     """Yield what is written down afterwards: (number, state, bytes freed) of each change."""
     outcome = job.outcome
     if job.unresolved:

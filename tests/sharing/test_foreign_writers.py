@@ -19,7 +19,7 @@ import pytest
 
 from conda_dedup_plugin.journal import Journal
 from conda_dedup_plugin.model import Method, Reason
-from conda_dedup_plugin.sharing import hardlink as hardlink_module
+from conda_dedup_plugin.sharing import batches as batches_module
 from conda_dedup_plugin.sharing.hardlink import Hardlinker
 from conda_dedup_plugin.sharing.recovery import recover
 from tests.lab import needs
@@ -46,8 +46,8 @@ def few_descriptors(monkeypatch):
     """The usual limit of 1,024 descriptors, and a machine so fast that no batch ends by the clock."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     needs("a limit of 1,024 descriptors", before[1] == resource.RLIM_INFINITY or before[1] >= 1024)
-    monkeypatch.setattr(hardlink_module, "LONGEST_SECONDS", 600)
-    monkeypatch.setattr(hardlink_module, "MOST_NAMES", min(hardlink_module.MOST_NAMES, (1024 - 320) // 5))
+    monkeypatch.setattr(batches_module, "LONGEST_SECONDS", 600)
+    monkeypatch.setattr(batches_module, "MOST_NAMES", min(batches_module.MOST_NAMES, (1024 - 320) // 5))
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -14,6 +14,7 @@ import time
 import pytest
 
 from conda_dedup_plugin.model import Method, Reason
+from conda_dedup_plugin.sharing import batches as batches_module
 from conda_dedup_plugin.sharing import hardlink as hardlink_module
 from conda_dedup_plugin.sharing import leases
 from tests.lab import needs
@@ -71,7 +72,7 @@ def test_different_content_of_the_same_size(root, journal):
     assert (root / B).read_bytes() == noise("other", 20_000)
 
 
-@pytest.mark.parametrize("size", [20_000, hardlink_module.COMPARE_BEFORE_LEASE + 4097])
+@pytest.mark.parametrize("size", [20_000, batches_module.READ_BEFORE_LEASE + 4097])
 def test_a_difference_in_the_last_byte(root, journal, size):
     data = noise("content", size)
     (root / A).write_bytes(data)
@@ -81,7 +82,7 @@ def test_a_difference_in_the_last_byte(root, journal, size):
 
 
 def test_big_files(root, journal):
-    data = noise("content", hardlink_module.COMPARE_BEFORE_LEASE + 4097)
+    data = noise("content", batches_module.READ_BEFORE_LEASE + 4097)
     (root / A).write_bytes(data)
     (root / B).write_bytes(data)
     (outcome,) = hardlink(root, journal, share_of(root, A, B))
@@ -209,7 +210,7 @@ def test_one_that_fails_stops_no_other(root, journal):
 
 
 def test_many_batches(root, journal, monkeypatch):
-    monkeypatch.setattr(hardlink_module, "MOST_NAMES", 3)
+    monkeypatch.setattr(batches_module, "MOST_NAMES", 3)
     for index in range(20):
         (root / f"lib/{index}.so").write_bytes(noise("content", 20_000))
     outcomes = hardlink(root, journal, *[share_of(root, A, f"lib/{index}.so") for index in range(20)])
@@ -265,14 +266,14 @@ def test_a_writer_waits_and_is_not_lost(root, journal, monkeypatch):
 
 def test_a_file_put_there_at_the_last_moment_stays(root, journal, monkeypatch):
     """Somebody replaces the target after the last look at it, before the exchange."""
-    exchange = hardlink_module.Swap.exchange
+    exchange = batches_module.Swap.exchange
 
     def replace_first(self, old):
         (root / "new").write_bytes(b"somebody's")
         os.replace(root / "new", root / B)
         exchange(self, old)
 
-    monkeypatch.setattr(hardlink_module.Swap, "exchange", replace_first)
+    monkeypatch.setattr(batches_module.Swap, "exchange", replace_first)
     (outcome,) = hardlink(root, journal, share_of(root, A, B))
     assert outcome.reason is Reason.CHANGED
     assert (root / B).read_bytes() == b"somebody's"
@@ -281,13 +282,13 @@ def test_a_file_put_there_at_the_last_moment_stays(root, journal, monkeypatch):
 
 
 def test_a_file_deleted_at_the_last_moment_stays_deleted(root, journal, monkeypatch):
-    exchange = hardlink_module.Swap.exchange
+    exchange = batches_module.Swap.exchange
 
     def delete_first(self, old):
         os.unlink(root / B)
         exchange(self, old)
 
-    monkeypatch.setattr(hardlink_module.Swap, "exchange", delete_first)
+    monkeypatch.setattr(batches_module.Swap, "exchange", delete_first)
     (outcome,) = hardlink(root, journal, share_of(root, A, B))
     assert outcome.reason is Reason.VANISHED
     assert not (root / B).exists()

@@ -1,0 +1,280 @@
+"""Names are exchanged for names of other inodes in small batches, each journalled, durable and settled.
+
+The order of the steps is what keeps every byte; see the comments. Nothing is ever deleted by name
+alone, and at no moment does a path not exist.
+"""
+
+from __future__ import annotations
+
+import abc
+import errno
+import os
+import time
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, ClassVar, Generic
+
+from ..model import STAGING_PREFIX, Method, Reason
+from . import leases
+from .interrupts import deferred_interrupts
+from .job import Job, OpenFile, TaskT, changes, is_old, results, written
+from .leases import Lease
+from .linux import link_descriptor, sync_file_system
+from .opening import Directories
+from .outcome import Outcome, SkipError, outcome_of_error
+from .staging import Staging, Swap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from typing_extensions import Self
+
+    from ..journal import Journal
+    from ..model import Inode, InodeKey, Scope
+
+#: A writer that meets a lease waits for the rest of the batch: so many names, so many seconds.
+MOST_NAMES = 200
+LONGEST_SECONDS = 0.05
+#: A batch ends when it holds more open files and directories, at the latest a third of what may be open.
+MOST_DESCRIPTORS = 1000
+#: Files from here on are read once before anybody could be kept waiting.
+READ_BEFORE_LEASE = 4 * 1024 * 1024
+
+
+class Batches(abc.ABC, Generic[TaskT]):
+    """Exchanges the names of one inode after the other, for one run. Use as a context manager."""
+
+    method: ClassVar[Method]
+
+    def __init__(self, scope: Scope, journal: Journal) -> None:
+        self._scope = scope
+        self._journal = journal
+        self._directories = Directories()
+        self._stagings: dict[tuple[str, str], Staging] = {}
+        self._keepers: dict[InodeKey, OpenFile] = {}
+        self._synced: set[int] = set()
+        self._batch: list[Job[TaskT]] = []
+        self._most_descriptors = _most_descriptors()
+        #: Keepers that can have no more names, and who keeps in their place.
+        self._successors: dict[InodeKey, Inode] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._close()
+        for staging in self._stagings.values():
+            staging.close(self._directories)
+        self._directories.close()
+
+    def run(self, tasks: Iterable[TaskT]) -> Iterator[Outcome]:
+        """Do them, batch by batch, and tell what came of each. One that fails stops no other."""
+        waiting = iter(tasks)
+        again: deque[TaskT] = deque()
+        names = 0
+        began = 0.0
+        while (task := again.popleft() if again else next(waiting, None)) is not None:
+            big = task.duplicate.size >= READ_BEFORE_LEASE
+            if self._batch and (big or names >= MOST_NAMES or time.monotonic() - began > LONGEST_SECONDS):
+                yield from self._flush(again)
+                names = 0
+            try:
+                job = self._prepare(task)
+            except OSError as exc:
+                outcome = outcome_of_error(task.duplicate, exc)
+                if not self._batch:
+                    self._close()  # the keeper's lease, before anybody waits for us
+                yield outcome
+            else:
+                if not self._batch:
+                    began = time.monotonic()
+                self._batch.append(job)
+                names += len(job.swaps)
+            if self._batch and self._descriptors() > self._most_descriptors:
+                yield from self._flush(again)
+                names = 0
+        yield from self._flush(again)
+        if again:
+            yield from self.run(list(again))
+
+    def _descriptors(self) -> int:
+        return len(self._keepers) + len(self._batch) + len(self._directories) + len(self._stagings)
+
+    @abc.abstractmethod
+    def _prepare(self, task: TaskT) -> Job[TaskT]:
+        """Open, check and lease what is to be exchanged.
+
+        OSError (SkipError with the reason): it may not be.
+        """
+
+    @abc.abstractmethod
+    def _freed(self, job: Job[TaskT]) -> int:
+        """Return the bytes gained by a job that is done."""
+
+    # -- for those who prepare ----------------------------------------------------------------------
+
+    def _sync_once(self, file: OpenFile) -> None:
+        """Sync a device before the first lease on it, so that the one in a batch is short."""
+        if file.inode.key.device not in self._synced:
+            self._synced.add(file.inode.key.device)
+            with suppress(OSError):
+                sync_file_system(file.descriptor)
+
+    def _lease(self, *files: OpenFile) -> None:
+        if any(leases.take(one.descriptor) is Lease.BUSY for one in files):
+            raise SkipError(Reason.BUSY)
+
+    def _add_swaps(self, job: Job[TaskT]) -> None:
+        inode = job.task.duplicate
+        for name in inode.names:
+            root = self._scope.trees[name.tree].root
+            directory, last = self._directories.parent(root, name.path)
+            staging = self._staging(root, "")
+            if staging.device != inode.key.device:
+                staging = self._staging(root, name.path.rpartition("/")[0])
+            job.swaps.append(Swap(root, name.path, directory, last, staging, staging.new_name()))
+
+    def _staging(self, root: str, below: str) -> Staging:
+        found = self._stagings.get((root, below))
+        if found is None:
+            self._journal.staging(root, f"{below}/{STAGING_PREFIX}{self._journal.run}".lstrip("/"))
+            found = Staging.make(self._journal.run, root, below, self._directories)
+            self._stagings[(root, below)] = found
+        return found
+
+    # -- the batch ----------------------------------------------------------------------------------
+
+    def _flush(self, again: deque[TaskT]) -> list[Outcome]:
+        """Journal, sync, exchange, look again, clean up; the leases are given back at the end.
+
+        Tasks that want another keeper, their own being full, go to ``again``.
+        """
+        jobs = list(self._batch)
+        if not jobs:
+            self._close()
+            return []
+        with deferred_interrupts():
+            try:
+                numbers = iter(self._journal.intend([c for job in jobs for c in changes(job, self.method)]))
+                for job in jobs:
+                    job.numbers = [next(numbers) for _ in job.swaps]
+                self._make_durable(jobs)
+                for step in (self._exchange, self._settle, self._drop_old):
+                    for job in jobs:
+                        if job.outcome is None and not job.again:
+                            self._try(step, job)
+                self._journal.resolve([result for job in jobs for result in results(job)])
+            finally:
+                self._close()
+        again.extend(job.task for job in jobs if job.again)
+        return [job.outcome for job in jobs if job.outcome is not None]
+
+    def _try(self, step: Callable[[Job[TaskT]], None], job: Job[TaskT]) -> None:
+        """Do one step for one job. If even that fails which cleans up, its intents stay for the next run."""
+        try:
+            step(job)
+        except OSError as exc:
+            job.unresolved = True
+            job.outcome = Outcome(job.old.inode, error=str(exc))
+
+    def _make_durable(self, batch: list[Job[TaskT]]) -> None:
+        """The keepers' bytes must be on the device before a durable name may point to them."""
+        for device in {job.old.inode.key.device for job in batch}:
+            jobs = [job for job in batch if job.old.inode.key.device == device]
+            try:
+                sync_file_system(jobs[0].keeper.descriptor)
+            except OSError as exc:
+                if exc.errno == errno.ENOSYS:
+                    for descriptor in {job.keeper.descriptor for job in jobs}:
+                        os.fsync(descriptor)
+                    continue
+                for job in jobs:
+                    job.outcome = outcome_of_error(job.old.inode, exc)
+
+    def _exchange(self, job: Job[TaskT]) -> None:
+        """Exchange every name; if one cannot be, those that were are exchanged back."""
+        if job.keeper.inode.key in self._successors:
+            job.again = True
+            return
+        try:
+            for swap in job.swaps:
+                self._exchange_name(job, swap)
+        except OSError as exc:
+            job.outcome = outcome_of_error(job.old.inode, exc)
+            self._restore(job)
+
+    def _exchange_name(self, job: Job[TaskT], swap: Swap) -> None:
+        old, keeper = job.old, job.keeper
+        try:
+            link_descriptor(keeper.descriptor, swap.staging.descriptor, swap.staged)
+        except OSError as exc:
+            if exc.errno == errno.EMLINK:
+                # the next ones of the same content get this duplicate as their keeper
+                self._successors[keeper.inode.key] = old.inode
+            raise
+        if not swap.staging.holds(swap.staged, keeper.inode.key):
+            swap.staging.drop_symlink(swap.staged)  # BeeGFS makes one instead of a hard link
+            raise SkipError(Reason.UNSUPPORTED)
+        try:
+            # once a first name is the keeper's, a writer who comes by it may wait for the keeper's lease
+            self._lease(*((old, keeper) if swap is job.swaps[0] else (old,)))
+            swap.expect(old.inode.key)
+            swap.exchange(old.descriptor)
+        except OSError:
+            swap.staging.drop(swap.staged, keeper.inode.key)
+            raise
+        if not is_old(os.stat(swap.staged, dir_fd=swap.staging.descriptor, follow_symlinks=False), old):
+            # somebody put another file there at the last moment, or changed the mode of the old one
+            raise SkipError(Reason.CHANGED)
+
+    def _settle(self, job: Job[TaskT]) -> None:
+        """Ask the old inode's lease alone whether a writer had it meanwhile; if so, give it its names back.
+
+        The keeper's lease says nothing here: who opens a target now writes to the keeper, as through
+        any hard link, and exchanging back would lose that.
+        """
+        if written(job.old):
+            job.outcome = Outcome(job.old.inode, reason=Reason.BUSY)
+            self._restore(job)
+
+    def _restore(self, job: Job[TaskT]) -> None:
+        """Exchange back what was exchanged; what somebody else put there stays there.
+
+        If somebody may have come to the keeper by one of the names, none is given back: the old inode
+        is dropped, or kept beside its target if it was written to as well.
+        """
+        exchanged = [swap for swap in reversed(job.swaps) if swap.exchanged]
+        if exchanged and written(job.keeper):
+            old = job.old
+            kept = [
+                swap.keep_beside()
+                for swap in exchanged
+                if written(old) or not swap.staging.drop(swap.staged, old.inode.key)
+            ]
+        else:
+            kept = [swap.exchange_back(job.keeper.inode.key, job.old.inode.key) for swap in exchanged]
+        if any(kept):
+            detail = ", ".join(filter(None, kept))
+            job.outcome = Outcome(job.old.inode, reason=Reason.CONFLICT, detail=detail)
+
+    def _drop_old(self, job: Job[TaskT]) -> None:
+        for swap in job.swaps:
+            swap.staging.drop(swap.staged, job.old.inode.key)
+        job.outcome = Outcome(job.old.inode, self.method, self._freed(job))
+
+    def _close(self) -> None:
+        """Close everything of the batch; with the descriptors go the leases."""
+        while self._batch:
+            self._batch.pop().close()
+        while self._keepers:
+            os.close(self._keepers.popitem()[1].descriptor)
+        self._directories.trim()
+
+
+def _most_descriptors() -> int:
+    """A third of what may be open, for others in this process want some too."""
+    try:
+        import resource
+    except ImportError:
+        return MOST_DESCRIPTORS
+    return min(MOST_DESCRIPTORS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3)
