@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from . import state
-from .errors import StateError
+from . import history, state
 from .journal import PATIENCE, Journal, NoJournal
 from .model import Method, Reason
 from .sharing.hardlink import Hardlinker
@@ -37,17 +37,17 @@ class Applied:
     failed: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def add(self, share: Share, outcome: Outcome, path: str) -> None:
-        """Count what came of one share; ``path`` names its duplicate."""
+    def add(self, outcome: Outcome, planned: int, path: str) -> None:
+        """Count what came of one inode, of which ``path`` is a name; ``planned``: the bytes it was about."""
         if outcome.method is not None:
             self.inodes += 1
-            self.names += len(share.duplicate.names)
+            self.names += len(outcome.duplicate.names)
             self.bytes_freed += outcome.bytes_freed
             inodes, size = self.by_method.get(outcome.method, (0, 0))
             self.by_method[outcome.method] = (inodes + 1, size + outcome.bytes_freed)
         elif outcome.reason is not None:
             inodes, size = self.skipped.get(outcome.reason, (0, 0))
-            self.skipped[outcome.reason] = (inodes + 1, size + share.freed_bytes)
+            self.skipped[outcome.reason] = (inodes + 1, size + planned)
             if outcome.detail:
                 self.notes.append(f"{path!r}: {outcome.reason.value}: {outcome.detail!r}")
         else:
@@ -68,33 +68,22 @@ def apply_plan(analysis: Analysis, command: str, journal: bool = True, patience:
         with ExitStack() as stack:
             if journal:
                 applied.notes += recover(book)
-            locked = _lock_out(stack, analysis, journal)
+            trees = (analysis.scope.trees_of(share.duplicate) for share in analysis.plan.shares)
+            locked = state.lock_all(stack, {tree.root for found in trees for tree in found}, journal)
             applied.run = book.begin(command)
             for share, outcome in _share(analysis, book, locked):
-                applied.add(share, outcome, analysis.scope.paths_of(share.duplicate)[0])
+                applied.add(outcome, share.freed_bytes, analysis.scope.paths_of(share.duplicate)[0])
             book.finish()
+            history.compact(book, time.time())
     finally:
         book.close()
     return applied
 
 
-def _lock_out(stack: ExitStack, analysis: Analysis, needed: bool) -> set[int]:
-    """Lock every tree that will be changed; return those that another run is working on."""
-    locked = set()
-    for tree in sorted({name.tree for share in analysis.plan.shares for name in share.duplicate.names}):
-        try:
-            if not stack.enter_context(state.lock(analysis.scope.trees[tree].root)):
-                locked.add(tree)
-        except StateError:
-            if needed:
-                raise
-    return locked
-
-
-def _share(analysis: Analysis, journal: Journal, locked: set[int]) -> Iterator[tuple[Share, Outcome]]:
+def _share(analysis: Analysis, journal: Journal, locked: set[str]) -> Iterator[tuple[Share, Outcome]]:
     ready = []
     for share in analysis.plan.shares:
-        if any(name.tree in locked for name in share.duplicate.names):
+        if any(tree.root in locked for tree in analysis.scope.trees_of(share.duplicate)):
             yield share, Outcome(share.duplicate, reason=Reason.LOCKED)
         else:
             ready.append(share)

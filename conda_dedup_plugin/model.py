@@ -7,7 +7,7 @@ to its root, with ``/`` between components, decoded with ``os.fsdecode``.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -38,10 +38,14 @@ class Manager(enum.Enum):
 
 
 class Method(enum.Enum):
-    """How two inodes come to share their bytes."""
+    """How two inodes come to share their bytes, or names to a private copy of them."""
 
     REFLINK = "reflink"
     HARDLINK = "hardlink"
+    #: undo: the bytes there are, in an inode of its own
+    COPY = "copy"
+    #: verify --repair: the bytes there should be
+    REPAIR = "repair"
 
 
 class MethodChoice(enum.Enum):
@@ -254,6 +258,10 @@ class Inode:
             mtime_ns=stat.st_mtime_ns,
             ctime_ns=stat.st_ctime_ns,
         )
+
+    def alone(self) -> Inode:
+        """The same inode without its names: for those that a task is about."""
+        return replace(self, names=[])
 
     @property
     def privileged(self) -> bool:

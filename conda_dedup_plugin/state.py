@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from .errors import StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+    from contextlib import ExitStack
 
 _APP = "conda-dedup"
 
@@ -79,6 +80,22 @@ def lock(root: str) -> Iterator[bool]:
         yield True
     finally:
         held.release()
+
+
+def lock_all(stack: ExitStack, roots: Iterable[str], needed: bool = True) -> set[str]:
+    """Lock every tree that will be changed, while ``stack`` lasts; return those another run is working on.
+
+    StateError: no lock can be had at all, and they are ``needed``.
+    """
+    locked = set()
+    for root in sorted(roots):
+        try:
+            if not stack.enter_context(lock(root)):
+                locked.add(root)
+        except StateError:
+            if needed:
+                raise
+    return locked
 
 
 def process_identity(pid: int) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from ..errors import DedupError
-
 if TYPE_CHECKING:
     import argparse
 
@@ -23,15 +21,14 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of this verb."""
-    from .parser import add_plan_options, add_scope_options
+    from .parser import add_consent_options, add_plan_options, add_scope_options
 
     add_scope_options(parser)
     add_plan_options(parser)
-    parser.add_argument("-d", "--dry-run", action="store_true", help="print the plan and change nothing")
-    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
+    add_consent_options(parser)
     parser.add_argument("--no-journal", action="store_true",
-                        help="keep no journal; an interrupted run can then not be completed")  # fmt: skip
+                        help="keep no journal; an interrupted run can then not be completed, and it takes "
+                        "'undo --all-links' to undo it")  # fmt: skip
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -39,12 +36,9 @@ def execute(options: argparse.Namespace) -> int:
     from ..apply import apply_plan
     from ..errors import StateError
     from ..report import json, text
-    from .common import analysis_of
+    from .common import analysis_of, require_consent
 
-    if not (options.dry_run or options.yes) and (options.json or not sys.stdin.isatty()):
-        raise DedupError(
-            "Nothing was changed, for nobody can be asked.", "Add --yes, or --dry-run to see the plan."
-        )
+    require_consent(options)
     analysis, notes = analysis_of(options)
     applied = None
     if not options.dry_run:
@@ -76,16 +70,7 @@ def execute(options: argparse.Namespace) -> int:
 
 def _agreed(analysis: Analysis) -> bool:
     from ..report import text
+    from .common import agreed
 
-    out = text.console()
-    out.print(text.summary_of_plan(analysis))
-    if not analysis.plan.shares:
-        return True
-    try:
-        answer = input("Share them? [y/N] ")
-    except (EOFError, UnicodeDecodeError):
-        answer = ""
-    if answer.strip().lower() in ("y", "yes"):
-        return True
-    out.print("Nothing was changed.")
-    return False
+    text.console().print(text.summary_of_plan(analysis))
+    return not analysis.plan.shares or agreed("Share them?")

@@ -1,13 +1,14 @@
-"""From the options of a command line to an analysis."""
+"""From the options of a command line to an analysis, and asking before anything is changed."""
 
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from ..engine import Analysis, analyse
 from ..environments import Request, find
-from ..errors import UsageError
+from ..errors import DedupError, UsageError
 from ..model import MethodChoice
 from ..plan import PlanOptions
 from ..settings import Settings, always_copy, load
@@ -16,6 +17,33 @@ if TYPE_CHECKING:
     import argparse
 
     from ..model import Scope
+
+
+def require_consent(options: argparse.Namespace) -> None:
+    """Raise DedupError if nobody has said yes and nobody can be asked."""
+    if not (options.dry_run or options.yes) and (options.json or not sys.stdin.isatty()):
+        raise DedupError(
+            "Nothing was changed, for nobody can be asked.", "Add --yes, or --dry-run to see the plan."
+        )
+
+
+def agreed(question: str) -> bool:
+    """Ask, and say so if the answer is no."""
+    try:
+        answer = input(f"{question} [y/N] ")
+    except (EOFError, UnicodeDecodeError):
+        answer = ""
+    if answer.strip().lower() in ("y", "yes"):
+        return True
+    sys.stdout.write("Nothing was changed.\n")
+    return False
+
+
+def is_named(options: argparse.Namespace) -> bool:
+    """Whether the command line names any environment or cache."""
+    return bool(
+        options.dedup_names or options.dedup_prefixes or options.dedup_search or options.dedup_pkgs_dirs
+    )
 
 
 def scope_of(options: argparse.Namespace) -> Scope:

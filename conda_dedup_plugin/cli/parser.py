@@ -8,9 +8,9 @@ from typing import NoReturn
 from .. import __version__
 from ..errors import UsageError
 from ..model import MethodChoice
-from . import apply, demo, report
+from . import apply, demo, history, report, undo
 
-_VERBS = (report, apply, demo)
+_VERBS = (report, apply, undo, history, demo)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -53,9 +53,10 @@ def _overview(parser: argparse.ArgumentParser, options: argparse.Namespace) -> i
     return 0
 
 
-def add_scope_options(parser: argparse.ArgumentParser) -> None:
+def add_tree_options(parser: argparse.ArgumentParser, default: str) -> argparse._ArgumentGroup:
     """Which environments and caches; dests of our own, for conda reads ``args.name`` and ``args.prefix``."""
-    scope = parser.add_argument_group("scope", "by default everything that can be found")
+    parser.set_defaults(dedup_discover=False)
+    scope = parser.add_argument_group("scope", default)
     scope.add_argument("-n", "--name", action="append", default=[], dest="dedup_names", metavar="NAME",
                        help="an environment by name (repeatable)")  # fmt: skip
     scope.add_argument("-p", "--prefix", action="append", default=[], dest="dedup_prefixes", metavar="PREFIX",
@@ -64,8 +65,21 @@ def add_scope_options(parser: argparse.ArgumentParser) -> None:
                        help="every environment and package cache below DIR (repeatable)")  # fmt: skip
     scope.add_argument("--pkgs-dir", action="append", default=[], dest="dedup_pkgs_dirs", metavar="DIR",
                        help="a package cache (repeatable)")  # fmt: skip
-    scope.add_argument("--no-discover", action="store_false", dest="dedup_discover",
+    return scope
+
+
+def add_scope_options(parser: argparse.ArgumentParser) -> None:
+    """Which environments and caches, and whether others serve as keepers."""
+    scope = add_tree_options(parser, "by default everything that can be found")
+    scope.add_argument("--no-discover", action="store_false", dest="dedup_discover", default=True,
                        help="look at nothing but what is named; else the rest serves as keepers")  # fmt: skip
+
+
+def add_consent_options(parser: argparse.ArgumentParser) -> None:
+    """Asking before anything is changed, and how much is said."""
+    parser.add_argument("-d", "--dry-run", action="store_true", help="print the plan and change nothing")
+    parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
 
 
 def add_plan_options(parser: argparse.ArgumentParser) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
+from ..apply import Applied
 from ..model import SCHEMA
 
 if TYPE_CHECKING:
-    from ..apply import Applied
     from ..engine import Analysis
     from ..errors import DedupError
+    from ..history import Run
     from ..model import Scope
     from ..plan import Group
+    from ..undo import Undoing
 
 #: The report names so many groups of duplicates.
 LARGEST = 20
@@ -79,20 +82,60 @@ def apply_document(analysis: Analysis, applied: Applied | None) -> dict[str, Any
             }
             for share in analysis.plan.shares
         ]
+    done = applied or Applied()
     document["done"] = {
-        "inodes": applied.inodes if applied else 0,
-        "bytes_freed": applied.bytes_freed if applied else 0,
+        "inodes": done.inodes,
+        "bytes_freed": done.bytes_freed,
         "by_method": {
             method.value: {"inodes": inodes, "bytes_freed": size}
-            for method, (inodes, size) in (applied.by_method if applied else {}).items()
+            for method, (inodes, size) in done.by_method.items()
         },
     }
-    document["skipped"] = [
-        {"reason": reason.value, "inodes": inodes, "bytes": size}
-        for reason, (inodes, size) in (applied.skipped if applied else {}).items()
-    ]
-    document["failed"] = [
-        {"path": path, "error": error} for path, error in (applied.failed if applied else [])
-    ]
-    document["warnings"] = [*analysis.warnings, *(applied.notes if applied else [])]
+    document |= _left_alone(done)
+    document["warnings"] = [*analysis.warnings, *done.notes]
     return document
+
+
+def _left_alone(done: Applied) -> dict[str, Any]:
+    return {
+        "skipped": [
+            {"reason": reason.value, "inodes": inodes, "bytes": size}
+            for reason, (inodes, size) in done.skipped.items()
+        ],
+        "failed": [{"path": path, "error": error} for path, error in done.failed],
+    }
+
+
+def undo_document(undoing: Undoing, applied: Applied | None) -> dict[str, Any]:
+    """What ``undo --json`` prints; without an outcome (``--dry-run``) with every name."""
+    inodes = undoing.inodes
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "planned": {
+            "inodes": len(inodes),
+            "names": sum(len(inode.names) for inode in inodes),
+            "bytes_needed": undoing.bytes_needed,
+        },
+    }
+    if applied is None:
+        document["dry_run"] = True
+        document["copies"] = [
+            {"bytes": inode.disk_bytes, "names": undoing.scope.paths_of(inode)} for inode in inodes
+        ]
+    done = applied or Applied()
+    document["done"] = {"inodes": done.inodes, "names": done.names, "bytes_used": -done.bytes_freed}
+    return document | _left_alone(done)
+
+
+def history_document(runs: list[Run]) -> dict[str, Any]:
+    """What ``history --json`` prints; times as in RFC 3339, in UTC."""
+
+    def when(seconds: float | None) -> str | None:
+        return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc).isoformat()
+
+    return {
+        "schema": SCHEMA,
+        "runs": [
+            {**asdict(run), "started": when(run.started), "finished": when(run.finished)} for run in runs
+        ],
+    }

@@ -12,9 +12,9 @@ import os
 import time
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, ClassVar, Generic
+from typing import TYPE_CHECKING, Generic
 
-from ..model import STAGING_PREFIX, Method, Reason
+from ..model import Reason
 from . import leases
 from .interrupts import deferred_interrupts
 from .job import Job, OpenFile, TaskT, changes, is_old, results, written
@@ -22,7 +22,7 @@ from .leases import Lease
 from .linux import link_descriptor, sync_file_system
 from .opening import Directories
 from .outcome import Outcome, SkipError, outcome_of_error
-from .staging import Staging, Swap
+from .staging import Stagings, Swap
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..journal import Journal
-    from ..model import Inode, InodeKey, Scope
+    from ..model import Inode, InodeKey, Method, Scope
 
 #: A writer that meets a lease waits for the rest of the batch: so many names, so many seconds.
 MOST_NAMES = 200
@@ -44,13 +44,12 @@ READ_BEFORE_LEASE = 4 * 1024 * 1024
 class Batches(abc.ABC, Generic[TaskT]):
     """Exchanges the names of one inode after the other, for one run. Use as a context manager."""
 
-    method: ClassVar[Method]
-
-    def __init__(self, scope: Scope, journal: Journal) -> None:
+    def __init__(self, scope: Scope, journal: Journal, method: Method) -> None:
+        self._method = method
         self._scope = scope
         self._journal = journal
         self._directories = Directories()
-        self._stagings: dict[tuple[str, str], Staging] = {}
+        self._stagings = Stagings(journal, self._directories)
         self._keepers: dict[InodeKey, OpenFile] = {}
         self._synced: set[int] = set()
         self._batch: list[Job[TaskT]] = []
@@ -63,8 +62,7 @@ class Batches(abc.ABC, Generic[TaskT]):
 
     def __exit__(self, *exception: object) -> None:
         self._close()
-        for staging in self._stagings.values():
-            staging.close(self._directories)
+        self._stagings.close()
         self._directories.close()
 
     def run(self, tasks: Iterable[TaskT]) -> Iterator[Outcome]:
@@ -129,18 +127,8 @@ class Batches(abc.ABC, Generic[TaskT]):
         for name in inode.names:
             root = self._scope.trees[name.tree].root
             directory, last = self._directories.parent(root, name.path)
-            staging = self._staging(root, "")
-            if staging.device != inode.key.device:
-                staging = self._staging(root, name.path.rpartition("/")[0])
+            staging = self._stagings.near(root, name.path, inode.key.device)
             job.swaps.append(Swap(root, name.path, directory, last, staging, staging.new_name()))
-
-    def _staging(self, root: str, below: str) -> Staging:
-        found = self._stagings.get((root, below))
-        if found is None:
-            self._journal.staging(root, f"{below}/{STAGING_PREFIX}{self._journal.run}".lstrip("/"))
-            found = Staging.make(self._journal.run, root, below, self._directories)
-            self._stagings[(root, below)] = found
-        return found
 
     # -- the batch ----------------------------------------------------------------------------------
 
@@ -155,7 +143,7 @@ class Batches(abc.ABC, Generic[TaskT]):
             return []
         with deferred_interrupts():
             try:
-                numbers = iter(self._journal.intend([c for job in jobs for c in changes(job, self.method)]))
+                numbers = iter(self._journal.intend([c for job in jobs for c in changes(job, self._method)]))
                 for job in jobs:
                     job.numbers = [next(numbers) for _ in job.swaps]
                 self._make_durable(jobs)
@@ -260,7 +248,7 @@ class Batches(abc.ABC, Generic[TaskT]):
     def _drop_old(self, job: Job[TaskT]) -> None:
         for swap in job.swaps:
             swap.staging.drop(swap.staged, job.old.inode.key)
-        job.outcome = Outcome(job.old.inode, self.method, self._freed(job))
+        job.outcome = Outcome(job.old.inode, self._method, self._freed(job))
 
     def _close(self) -> None:
         """Close everything of the batch; with the descriptors go the leases."""

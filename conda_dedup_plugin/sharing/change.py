@@ -51,8 +51,8 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class OpenIntent:
-    """A change of a run that died before it could say what came of it."""
+class Entry:
+    """A change as it stands in the journal: its number there, and the run that it is of."""
 
     number: int
     run: str

@@ -7,12 +7,12 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from ..model import SETID_BITS, Method, Reason
+from ..model import Method, Reason
 from . import leases
 from .batches import READ_BEFORE_LEASE, Batches
 from .compare import same_bytes
 from .job import Job, OpenFile
-from .opening import as_planned, open_inode, untouched, xattrs_of
+from .opening import as_planned, is_privileged, open_inode, untouched, xattrs_of
 from .outcome import SkipError
 
 if TYPE_CHECKING:
@@ -29,10 +29,8 @@ YOUNG_NS = 5 * 10**9
 class Hardlinker(Batches["Share"]):
     """Shares inodes by hard links, for one run. Use as a context manager."""
 
-    method = Method.HARDLINK
-
     def __init__(self, scope: Scope, journal: Journal, devices: Mapping[int, Device]) -> None:
-        super().__init__(scope, journal)
+        super().__init__(scope, journal, Method.HARDLINK)
         self._devices = devices
 
     def _prepare(self, task: Share) -> Job[Share]:
@@ -75,10 +73,9 @@ class Hardlinker(Batches["Share"]):
             raise SkipError(Reason.OTHER_OWNER)
         if old.stat.st_mode != keeper.stat.st_mode:
             raise SkipError(Reason.OTHER_MODE)
-        attributes = xattrs_of(old.descriptor)
-        if attributes != xattrs_of(keeper.descriptor):
+        if xattrs_of(old.descriptor) != xattrs_of(keeper.descriptor):
             raise SkipError(Reason.OTHER_XATTRS)
-        if old.stat.st_mode & SETID_BITS or b"security.capability" in attributes:
+        if is_privileged(old.descriptor):
             raise SkipError(Reason.SETID)
         if self._devices[old.inode.key.device].remote:
             youngest = time.time_ns() - YOUNG_NS

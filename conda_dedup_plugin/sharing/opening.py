@@ -7,6 +7,8 @@ import os
 import stat as stat_module
 from typing import TYPE_CHECKING
 
+from ..model import SETID_BITS
+
 if TYPE_CHECKING:
     from types import TracebackType
 
@@ -135,6 +137,11 @@ def xattrs_of(descriptor: int) -> bytes:
             return b""
         raise
     return b"\0".join(os.fsencode(name) + b"=" + os.getxattr(descriptor, name) for name in names)
+
+
+def is_privileged(descriptor: int) -> bool:
+    """Whether an open file is setuid or setgid, or has file capabilities."""
+    return bool(os.fstat(descriptor).st_mode & SETID_BITS) or b"security.capability" in xattrs_of(descriptor)
 
 
 def as_planned(stat: os.stat_result, inode: Inode) -> bool:

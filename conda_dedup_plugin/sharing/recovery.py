@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .. import state
-from ..model import InodeKey
+from ..model import InodeKey, Method
 from .compare import same_bytes
 from .opening import Directories, open_name
 from .staging import OLD_SUFFIX, Staging, Swap
@@ -75,10 +75,13 @@ def _recover_tree(journal: Journal, root: str) -> list[str]:
 
 
 def _remove_staging(directories: Directories, root: str, path: str) -> None:
-    with contextlib.suppress(*_GONE):
+    with contextlib.suppress(OSError):
         parent, name = directories.parent(root, path)
-        with contextlib.suppress(OSError):
-            os.rmdir(name, dir_fd=parent)
+        staging = Staging.existing(root, path, parent, name)
+        try:
+            staging.drop_copies()
+        finally:
+            staging.close(directories)
 
 
 @dataclass(slots=True)
@@ -175,7 +178,9 @@ def _keeper_intact(scene: _Scene) -> bool:
 
 
 def _same(scene: _Scene) -> bool:
-    """Whether the target and what is staged hold the same bytes."""
+    """Whether the target and what is staged hold the same bytes, as they should but for a repair."""
+    if scene.change.method is Method.REPAIR:
+        return True
     target, staged = scene.at_target, scene.at_staged
     if scene.swap is None or target is None or staged is None:
         return False

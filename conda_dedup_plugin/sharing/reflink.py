@@ -64,7 +64,7 @@ class Reflinker:
         try:
             if not as_planned(os.fstat(descriptor), share.duplicate):
                 raise SkipError(Reason.CHANGED)
-            _dedupe(keeper, descriptor, share.duplicate.size)
+            dedupe(keeper, descriptor, share.duplicate.size)
             freed = _freed(keeper, descriptor, share)
         finally:
             os.close(descriptor)
@@ -101,7 +101,7 @@ class Reflinker:
             self._journal.done(changes, freed)
 
 
-def _dedupe(keeper: int, duplicate: int, size: int) -> None:
+def dedupe(keeper: int, duplicate: int, size: int) -> None:
     """Ask the kernel to share ``size`` bytes; SkipError if they differ, OSError if it will not."""
     offset = 0
     while offset < size:

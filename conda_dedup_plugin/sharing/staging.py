@@ -14,11 +14,13 @@ from .linux import exchange, link_descriptor
 from .outcome import SkipError
 
 if TYPE_CHECKING:
+    from ..journal import Journal
     from .opening import Directories
 
 
 #: Where there is no exchange, the old inode waits under its staged name and this.
 OLD_SUFFIX = ".old"
+COPY_SUFFIX = ".copy"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CANNOT_EXCHANGE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 
@@ -70,6 +72,23 @@ class Staging:
         self._count += 1
         return f"{self._run}-{self._count}"
 
+    def new_file(self) -> tuple[str, int, InodeKey]:
+        """Make an empty file that nobody else can open; its name, descriptor and inode.
+
+        Such a name is never exchanged with anything: it holds nothing of anybody's.
+        """
+        name = self.new_name() + COPY_SUFFIX
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(name, flags, 0o600, dir_fd=self.descriptor)
+        stat = os.fstat(descriptor)
+        return name, descriptor, InodeKey(stat.st_dev, stat.st_ino)
+
+    def drop_copies(self) -> None:
+        """Remove what :meth:`new_file` made and a killed run left."""
+        for name in os.listdir(self.descriptor):
+            if name.startswith(self._run) and name.endswith(COPY_SUFFIX):
+                os.unlink(name, dir_fd=self.descriptor)
+
     def holds(self, name: str, key: InodeKey) -> bool:
         """Whether ``name`` in it stands for this very inode."""
         try:
@@ -104,6 +123,36 @@ class Staging:
         with contextlib.suppress(OSError):
             parent, name = directories.parent(self.root, self.path)
             os.rmdir(name, dir_fd=parent)
+
+
+class Stagings:
+    """The staging directories of one run, each written down before it is made."""
+
+    def __init__(self, journal: Journal, directories: Directories) -> None:
+        self._journal = journal
+        self._directories = directories
+        self._open: dict[tuple[str, str], Staging] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def near(self, root: str, path: str, device: int) -> Staging:
+        """Return the one at the root of the tree, or else beside ``path``, so that it is on ``device``."""
+        staging = self._at(root, "")
+        return staging if staging.device == device else self._at(root, path.rpartition("/")[0])
+
+    def _at(self, root: str, below: str) -> Staging:
+        found = self._open.get((root, below))
+        if found is None:
+            self._journal.staging(root, f"{below}/{STAGING_PREFIX}{self._journal.run}".lstrip("/"))
+            found = Staging.make(self._journal.run, root, below, self._directories)
+            self._open[(root, below)] = found
+        return found
+
+    def close(self) -> None:
+        """Remove those in which nothing is left."""
+        while self._open:
+            self._open.popitem()[1].close(self._directories)
 
 
 @dataclass(slots=True)

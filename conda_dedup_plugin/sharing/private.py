@@ -1,0 +1,116 @@
+"""Private copies: names of an inode that others share too are exchanged for names of a copy of its own.
+
+The same protocol as for sharing, with the copy in the keeper's place: a writer who has the shared inode
+open, or comes before the exchange, keeps it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..model import Inode, Method, Reason
+from . import leases
+from .batches import READ_BEFORE_LEASE, Batches
+from .compare import same_bytes
+from .copying import copy_bytes, copy_metadata, digest_of
+from .job import Job, OpenFile
+from .opening import as_planned, is_privileged, open_inode, open_name, untouched
+from .outcome import SkipError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..journal import Journal
+    from ..model import InodeKey, Scope
+    from .staging import Staging
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """Give these names of an inode (all that ``duplicate`` has) an inode of their own, with this mtime (ns).
+
+    ``write`` and ``sha256`` (raw) are for a repair: what writes the right content to a descriptor, and the
+    digest of that; without them the copy has the bytes that are there.
+    """
+
+    duplicate: Inode
+    mtime_ns: int
+    write: Callable[[int], None] | None = None
+    sha256: bytes = b""
+
+
+@dataclass(slots=True)
+class _Made:
+    """A copy under its own name in staging, which goes again when others have its names."""
+
+    staging: Staging
+    name: str
+    key: InodeKey
+
+
+class Privatizer(Batches[Copy]):
+    """Makes private copies, for one run: to undo what was shared, or to repair. Use as a context manager."""
+
+    def __init__(self, scope: Scope, journal: Journal, method: Method = Method.COPY) -> None:
+        super().__init__(scope, journal, method)
+        self._made: list[_Made] = []
+
+    def _prepare(self, task: Copy) -> Job[Copy]:
+        """Open, check, lease and copy it; raise OSError (SkipError with the reason) if it may not be."""
+        descriptor = open_inode(self._scope, task.duplicate, self._directories)
+        old = OpenFile(task.duplicate, descriptor, os.fstat(descriptor))
+        try:
+            if not as_planned(old.stat, old.inode):
+                raise SkipError(Reason.CHANGED)
+            if is_privileged(descriptor):
+                raise SkipError(Reason.SETID)
+            self._sync_once(old)
+            self._lease(old)
+            if old.stat.st_size >= READ_BEFORE_LEASE:
+                leases.give_back(descriptor)  # nobody is to wait for that
+            job = Job(task, old, old)
+            self._add_swaps(job)
+            job.keeper = self._copy(task, old, job.swaps[0].staging)
+            self._lease(old, job.keeper)
+            if not untouched(old.stat, os.fstat(descriptor)):
+                raise SkipError(Reason.CHANGED)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return job
+
+    def _copy(self, task: Copy, old: OpenFile, staging: Staging) -> OpenFile:
+        """Make the copy in staging, whole and with all its metadata, and open it for reading."""
+        name, writable, key = staging.new_file()
+        self._made.append(_Made(staging, name, key))
+        try:
+            if task.write is None:
+                copy_bytes(old.descriptor, writable)
+                if not same_bytes(old.descriptor, writable, old.stat.st_size):
+                    raise SkipError(Reason.CHANGED)
+            else:
+                task.write(writable)
+                if digest_of(writable) != task.sha256:
+                    raise SkipError(Reason.DIFFERENT)
+            copy_metadata(old.descriptor, old.stat, writable)
+            os.utime(writable, ns=(old.stat.st_atime_ns, task.mtime_ns))
+        finally:
+            os.close(writable)
+        descriptor = open_name(staging.descriptor, name, key)
+        stat = os.fstat(descriptor)
+        self._keepers[key] = OpenFile(Inode.of(stat), descriptor, stat)
+        return self._keepers[key]
+
+    def _freed(self, job: Job[Copy]) -> int:
+        gone = os.fstat(job.old.descriptor).st_nlink == 0
+        return 0 if gone else -os.fstat(job.keeper.descriptor).st_blocks * 512
+
+    def _close(self) -> None:
+        while self._made:
+            made = self._made.pop()
+            with contextlib.suppress(OSError):
+                made.staging.drop(made.name, made.key)
+        super()._close()
