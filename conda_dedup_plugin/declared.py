@@ -10,8 +10,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from conda.plugins.types import CondaSetting
+    from conda.plugins.types import (
+        CondaHealthCheck,
+        CondaPostCommand,
+        CondaPostTransactionAction,
+        CondaPreCommand,
+        CondaSetting,
+        CondaSubcommand,
+    )
 
+_NAME = "dedup"
 AUTO = "dedup_auto"
 METHOD = "dedup_method"
 MIN_SIZE = "dedup_min_size"
@@ -31,6 +39,61 @@ def safely(hook: Callable[[], Any]) -> Callable[[], list[Any]]:
             return []
 
     return registered
+
+
+def subcommand() -> CondaSubcommand:
+    """``conda dedup``."""
+    from conda.plugins.types import CondaSubcommand
+
+    from . import hooks
+
+    summary = "Find and share what conda environments hold twice."
+    return CondaSubcommand(name=_NAME, summary=summary, action=hooks.subcommand)
+
+
+def pre_command() -> CondaPreCommand:
+    """What is done before every command that may change an environment."""
+    from conda.plugins.types import CondaPreCommand
+
+    from . import hooks
+
+    return CondaPreCommand(name=_NAME, action=hooks.before, run_for=hooks.COMMANDS)
+
+
+def post_transaction_action() -> CondaPostTransactionAction:
+    """What is done in a transaction."""
+    from conda.plugins.types import CondaPostTransactionAction
+
+    from .transaction import RecordTransaction
+
+    return CondaPostTransactionAction(name=_NAME, action=RecordTransaction)
+
+
+def post_command() -> CondaPostCommand:
+    """What is done after every command that may change an environment."""
+    from conda.plugins.types import CondaPostCommand
+
+    from . import hooks
+
+    return CondaPostCommand(name=_NAME, action=hooks.after, run_for=hooks.COMMANDS)
+
+
+def health_check() -> CondaHealthCheck:
+    """What ``conda doctor`` checks, and fixes where conda can ask for that (from 26.1 on)."""
+    from conda.plugins.types import CondaHealthCheck
+
+    from . import hooks
+
+    name = "shared-files"
+    if "fixer" not in CondaHealthCheck.__annotations__:
+        return CondaHealthCheck(name=name, action=hooks.check_health)
+    return CondaHealthCheck(
+        name=name,
+        action=hooks.check_health,
+        fixer=hooks.fix_health,
+        summary="Verify the files that environments share",
+        fix="Bring back damaged files, clean up after interrupted runs",
+    )
 
 
 def conda_settings() -> Iterator[CondaSetting]:

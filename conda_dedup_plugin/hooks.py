@@ -36,6 +36,20 @@ def subcommand(words: Sequence[str]) -> int:
     return main(words, prog="conda dedup", as_json=bool(context.json))
 
 
+def check_health(prefix: str, verbose: bool) -> None:
+    """Do our part of ``conda doctor``; conda itself tells of an error."""
+    from .health import check
+
+    check(prefix, verbose)
+
+
+def fix_health(prefix: str, options: Any, confirm: Callable[[str], object]) -> int:
+    """Do our part of ``conda doctor --fix``."""
+    from .health import fix
+
+    return fix(prefix, options, confirm)
+
+
 def before(command: str) -> None:
     """Note when the command began: all that an old conda tells about what it changes."""
     global _began

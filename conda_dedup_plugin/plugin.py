@@ -13,45 +13,35 @@ from . import declared
 @declared.safely
 def conda_subcommands():  # type: ignore[no-untyped-def]
     """``conda dedup``; without a parser of its own, conda hands over the words as they are."""
-    from conda.plugins.types import CondaSubcommand
-
-    from . import hooks
-
-    summary = "Find and share what conda environments hold twice."
-    return CondaSubcommand(name="dedup", summary=summary, action=hooks.subcommand)
+    return declared.subcommand()
 
 
 @hookimpl
 @declared.safely
 def conda_pre_commands():  # type: ignore[no-untyped-def]
     """Note when a command began."""
-    from conda.plugins.types import CondaPreCommand
-
-    from . import hooks
-
-    return CondaPreCommand(name="dedup", action=hooks.before, run_for=hooks.COMMANDS)
+    return declared.pre_command()
 
 
 @hookimpl(optionalhook=True)  # conda >= 25.5
 @declared.safely
 def conda_post_transaction_actions():  # type: ignore[no-untyped-def]
     """Record what was linked where."""
-    from conda.plugins.types import CondaPostTransactionAction
-
-    from .transaction import RecordTransaction
-
-    return CondaPostTransactionAction(name="dedup", action=RecordTransaction)
+    return declared.post_transaction_action()
 
 
 @hookimpl
 @declared.safely
 def conda_post_commands():  # type: ignore[no-untyped-def]
     """Share what the command brought."""
-    from conda.plugins.types import CondaPostCommand
+    return declared.post_command()
 
-    from . import hooks
 
-    return CondaPostCommand(name="dedup", action=hooks.after, run_for=hooks.COMMANDS)
+@hookimpl
+@declared.safely
+def conda_health_checks():  # type: ignore[no-untyped-def]
+    """Tell ``conda doctor`` what is damaged or left over."""
+    return declared.health_check()
 
 
 @hookimpl

@@ -25,7 +25,7 @@ def execute(options: argparse.Namespace) -> int:
     """Print every run that the journal knows of, the newest first."""
     from ..history import runs
     from ..journal import Journal
-    from ..report import json, text
+    from ..report import json, text, upkeep
 
     journal = Journal.open()
     try:
@@ -35,5 +35,5 @@ def execute(options: argparse.Namespace) -> int:
     if options.json:
         sys.stdout.write(json.dump(json.history_document(found)) + "\n")
     else:
-        text.print_history(found, text.console())
+        upkeep.print_history(found, text.console())
     return 0

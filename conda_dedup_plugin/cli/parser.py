@@ -8,9 +8,9 @@ from typing import NoReturn
 from .. import __version__
 from ..errors import UsageError
 from ..model import MethodChoice
-from . import apply, demo, history, report, undo
+from . import apply, clean, demo, history, report, undo, verify
 
-_VERBS = (report, apply, undo, history, demo)
+_VERBS = (report, apply, undo, verify, clean, history, demo)
 
 
 class _Parser(argparse.ArgumentParser):

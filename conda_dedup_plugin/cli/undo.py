@@ -39,7 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Print or execute what is to be undone."""
-    from ..report import json, text
+    from ..report import json, text, upkeep
     from ..undo import undo
     from .common import agreed, is_named, require_consent
 
@@ -55,7 +55,7 @@ def execute(options: argparse.Namespace) -> int:
         applied = None
         if not options.dry_run:
             if not options.yes:
-                text.console().print(text.summary_of_undoing(undoing))
+                text.console().print(upkeep.summary_of_undoing(undoing))
                 if undoing.inodes and not agreed("Go on?"):
                     return 1
             applied = undo(undoing, journal, f"{options.prog} undo")
@@ -68,9 +68,9 @@ def execute(options: argparse.Namespace) -> int:
         sys.stdout.write(json.dump(document) + "\n")
     elif not options.quiet:
         if applied is None:
-            text.print_undoing(undoing, text.console())
+            upkeep.print_undoing(undoing, text.console())
         else:
-            text.print_undone(applied, text.console())
+            upkeep.print_undone(applied, text.console())
         text.print_notes(notes, text.console(stderr=True))
     if not options.json and applied:
         failed = [f"{path}: {error}" for path, error in applied.failed]

@@ -14,9 +14,13 @@ if TYPE_CHECKING:
     from ..engine import Analysis
     from ..errors import DedupError
     from ..history import Run
+    from ..leftovers import Leftover
     from ..model import Scope
     from ..plan import Group
+    from ..repair import Repair
     from ..undo import Undoing
+    from ..unused import Unused
+    from ..verify import Damage, Verified
 
 #: The report names so many groups of duplicates.
 LARGEST = 20
@@ -125,6 +129,65 @@ def undo_document(undoing: Undoing, applied: Applied | None) -> dict[str, Any]:
     done = applied or Applied()
     document["done"] = {"inodes": done.inodes, "names": done.names, "bytes_used": -done.bytes_freed}
     return document | _left_alone(done)
+
+
+def verify_document(verified: Verified, repair: Repair | None, applied: Applied | None) -> dict[str, Any]:
+    """What ``verify --json`` prints, with what was or would be repaired if that was asked for."""
+    scope = verified.inventory.scope
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "verified": {"inodes": verified.inodes, "bytes": verified.bytes, "unknown": verified.unknown},
+        "damaged": [_damage(scope, damage) for damage in verified.damages],
+    }
+    if repair is not None:
+        done = applied or Applied()
+        document["repair"] = {
+            "planned": [
+                {"names": scope.paths_of(copy.duplicate), "from": repair.sources[id(copy.duplicate)]}
+                for copy in repair.copies
+            ],
+            "beyond": [asdict(beyond) for beyond in repair.beyond],
+            "done": {"inodes": done.inodes, "names": done.names},
+            **_left_alone(done),
+        }
+    return document
+
+
+def _damage(scope: Scope, damage: Damage) -> dict[str, Any]:
+    trees = {name.tree: scope.trees[name.tree] for name in damage.inode.names}
+    return {
+        "names": scope.paths_of(damage.inode),
+        "environments": [tree.name for tree in trees.values() if not tree.is_cache],
+        "caches": [tree.root for tree in trees.values() if tree.is_cache],
+        "names_outside": damage.outside,
+        "sha256": damage.found.hex() or None,
+        "expected": [
+            {
+                "path": f"{scope.trees[name.tree].root}/{name.path}",
+                "package": str(name.claim.dist) if name.claim else None,
+                "sha256": digest.hex() or None,
+            }
+            for digest, names in damage.names.items()
+            for name in names
+        ],
+    }
+
+
+def clean_document(
+    unused: list[Unused], leftovers: list[Leftover], gone: tuple[list[Unused], list[Leftover]] | None
+) -> dict[str, Any]:
+    """What ``clean --json`` prints; without ``gone`` it was a dry run."""
+    removed, cleared = gone or ([], [])
+    document: dict[str, Any] = {
+        "schema": SCHEMA,
+        "unused": [asdict(package) for package in unused],
+        "leftovers": [str(left) for left in leftovers],
+        "removed": [package.path for package in removed] + [str(left) for left in cleared],
+        "bytes_freed": sum(package.bytes_freed for package in removed),
+    }
+    if gone is None:
+        document["dry_run"] = True
+    return document
 
 
 def history_document(runs: list[Run]) -> dict[str, Any]:

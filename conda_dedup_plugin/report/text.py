@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -13,9 +12,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from ..apply import Applied
     from ..engine import Analysis
-    from ..history import Run
     from ..model import TreeTotals
-    from ..undo import Undoing
 
 _LARGEST = 5
 #: The table of a report has no fewer columns.
@@ -110,56 +107,13 @@ def summary_of_plan(analysis: Analysis) -> str:
 def print_applied(applied: Applied, out: Console) -> None:
     """Print what was done and what was left alone."""
     out.print(Text(f"{files(applied.inodes)} shared, {decimal(applied.bytes_freed)} freed."))
-    _print_left_alone(applied, out)
+    print_left_alone(applied, out)
 
 
-def _print_left_alone(applied: Applied, out: Console) -> None:
+def print_left_alone(applied: Applied, out: Console) -> None:
+    """Print what was left alone, a line for each reason."""
     for reason, (inodes, size) in applied.skipped.items():
         out.print(Text(f"left alone: {files(inodes)}, {decimal(size)}: {reason.value}"))
-
-
-def print_undoing(undoing: Undoing, out: Console) -> None:
-    """Print every name that would get a copy, and what they take."""
-    for inode in undoing.inodes:
-        for path in undoing.scope.paths_of(inode):
-            out.print(Text(f"{decimal(inode.disk_bytes):>9}  {printable(path)}"))
-    out.print(Text(summary_of_undoing(undoing)))
-
-
-def summary_of_undoing(undoing: Undoing) -> str:
-    """One sentence on what ``undo`` would do."""
-    inodes = undoing.inodes
-    if not inodes:
-        return "There is nothing to undo."
-    size = decimal(undoing.bytes_needed)
-    return f"{files(len(inodes))} can get copies of their own again, which takes {size}."
-
-
-def print_undone(applied: Applied, out: Console) -> None:
-    """Print what was undone and what was left alone."""
-    out.print(
-        Text(f"{files(applied.inodes)} with copies of their own again, {decimal(-applied.bytes_freed)} used.")
-    )
-    _print_left_alone(applied, out)
-
-
-def print_history(runs: list[Run], out: Console) -> None:
-    """Print a line for every run."""
-    if not runs:
-        out.print("Nothing was shared yet.")
-        return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("Run", "When", "Command"):
-        table.add_column(column, no_wrap=column != "Command", overflow="fold")
-    for column in ("Files", "Freed", "To undo"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for run in runs:
-        when = datetime.fromtimestamp(run.started).strftime("%Y-%m-%d %H:%M")
-        state = "" if run.finished else " (running)" if run.running else " (interrupted)"
-        size = ("-" if run.bytes_freed < 0 else "") + decimal(abs(run.bytes_freed))
-        command = Text(printable(run.command) + state)
-        table.add_row(run.id, when, command, f"{run.names:,}", size, f"{run.undoable:,}")
-    out.print(table)
 
 
 def print_notes(notes: list[str], err: Console, what: str = "warning") -> None:

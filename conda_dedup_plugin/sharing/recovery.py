@@ -174,7 +174,9 @@ def _keeper_intact(scene: _Scene) -> bool:
     if scene.swap is None:
         return False
     stat = os.stat(scene.swap.name, dir_fd=scene.swap.directory, follow_symlinks=False)
-    return (stat.st_size, stat.st_mtime_ns) == (scene.change.size, scene.change.keeper_mtime_ns)
+    # a repaired file need not have the size that the damaged one had
+    size = stat.st_size if scene.change.method is Method.REPAIR else scene.change.size
+    return (stat.st_size, stat.st_mtime_ns) == (size, scene.change.keeper_mtime_ns)
 
 
 def _same(scene: _Scene) -> bool:
