@@ -241,6 +241,9 @@ class Batches(abc.ABC, Generic[TaskT]):
             ]
         else:
             kept = [swap.exchange_back(job.keeper.inode.key, job.old.inode.key) for swap in exchanged]
+            if exchanged and not any(kept) and written(job.keeper):
+                # he may have come by one of the names just before it was given back
+                kept = [swap.keep_keeper(job.keeper.descriptor) for swap in exchanged]
         if any(kept):
             detail = ", ".join(filter(None, kept))
             job.outcome = Outcome(job.old.inode, reason=Reason.CONFLICT, detail=detail)

@@ -241,6 +241,21 @@ class Swap:
     def keep_beside(self) -> str:
         """Move what came out of the target beside it, under a new name; returns its path."""
         self.exchanged = False
-        beside = STAGING_PREFIX + self.staged
-        os.rename(self.staged, beside, src_dir_fd=self.staging.descriptor, dst_dir_fd=self.directory)
-        return f"{self.root}/{self.path[: len(self.path) - len(self.name)]}{beside}"
+        os.rename(self.staged, self._beside, src_dir_fd=self.staging.descriptor, dst_dir_fd=self.directory)
+        return self._beside_path
+
+    def keep_keeper(self, keeper: int) -> str:
+        """Give the open keeper a name beside the target; returns its path, empty if the target is gone."""
+        with contextlib.suppress(FileNotFoundError):
+            self.key()
+            link_descriptor(keeper, self.directory, self._beside)
+            return self._beside_path
+        return ""
+
+    @property
+    def _beside(self) -> str:
+        return STAGING_PREFIX + self.staged
+
+    @property
+    def _beside_path(self) -> str:
+        return f"{self.root}/{self.path[: len(self.path) - len(self.name)]}{self._beside}"
