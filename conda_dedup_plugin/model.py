@@ -102,7 +102,7 @@ class Reason(enum.Enum):
     TOO_YOUNG = "changed less than 5 s ago on a network file system"
     NO_ACCESS = "permission denied"
     IMMUTABLE = "immutable or append-only"
-    NO_SPACE = "no space for the directory entry"
+    NO_SPACE = "no space left on the device, or in the quota"
     READ_ONLY = "read-only file system"
     TEXT_BUSY = "being executed"
     NOT_SHARED = "the file system shared nothing"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
+import stat as stat_module
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .records.conda_meta import read_dists
+from .sharing.opening import Directories
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,9 +86,24 @@ def remove_unused(unused: Sequence[Unused]) -> tuple[list[Unused], list[str]]:
     gone, notes = [], []
     for package in unused:
         try:
-            shutil.rmtree(package.path)
+            _remove(package.path)
         except OSError as exc:
             notes.append(f"{package.path!r} could not be removed: {exc.strerror or exc}")
         else:
             gone.append(package)
     return gone, notes
+
+
+def _remove(path: str) -> None:
+    """Remove a directory with all that is in it, never through a symbolic link."""
+    cache, _, package = path.rpartition("/")
+    with Directories() as directories:
+        parent, name = directories.parent(cache, package)
+        for _, folders, files, folder in os.fwalk(name, topdown=False, follow_symlinks=False, dir_fd=parent):
+            for entry in files:
+                os.unlink(entry, dir_fd=folder)
+            for entry in folders:
+                stat = os.stat(entry, dir_fd=folder, follow_symlinks=False)
+                remove = os.rmdir if stat_module.S_ISDIR(stat.st_mode) else os.unlink
+                remove(entry, dir_fd=folder)
+        os.rmdir(name, dir_fd=parent)
