@@ -55,7 +55,9 @@ def runs(journal: Journal) -> list[Run]:
         "SELECT run.id, command, version, started, finished, process, run.names, run.bytes_freed, undone,"
         " COUNT(change.id), COALESCE(SUM(change.bytes_freed), 0)"
         " FROM run LEFT JOIN change ON change.run = run.id AND change.state = 'done'"
-        " GROUP BY run.id ORDER BY started DESC"
+        " AND change.method IN (?, ?)"
+        " GROUP BY run.id ORDER BY started DESC",
+        _SHARING,
     )
     found = []
     for number, command, version, started, finished, process, names, freed, undone, left, left_freed in rows:
@@ -151,26 +153,36 @@ def compact(journal: Journal, now: float) -> None:
             journal.write("INSERT INTO compaction SELECT COUNT(*) FROM change", [()])
             journal.shrink()
         journal.write(
-            "DELETE FROM run WHERE finished IS NOT NULL AND id NOT IN (SELECT run FROM change)"
+            "DELETE FROM run WHERE id NOT IN (SELECT run FROM change UNION SELECT run FROM staging)"
             " AND id NOT IN (SELECT id FROM run ORDER BY started DESC LIMIT ?)",
             [(MOST_RUNS,)],
         )
 
 
-def _forget_stale(journal: Journal, now: float) -> None:
-    started = dict(journal.read("SELECT id, started FROM run"))
-    entries = shared(journal)
+def stale(entries: Sequence[Entry]) -> list[Entry]:
+    """Return what is shared no more: the name stands for another inode now, or for none.
+
+    What is in a tree that is not there is none of it: that may be mounted again.
+    """
     there = {root: os.path.isdir(root) for root in {entry.change.root for entry in entries}}
     alive = {entry.number for chain in chains(entries).values() for entry in chain}
-    stale = []
+    return [
+        entry
+        for entry in entries
+        if there[entry.change.root] and entry.number not in alive and not _is_reflinked(entry)
+    ]
+
+
+def _is_reflinked(entry: Entry) -> bool:
+    change = entry.change
+    return change.method is Method.REFLINK and _number(f"{change.root}/{change.path}") == change.old.number
+
+
+def _forget_stale(journal: Journal, now: float) -> None:
+    entries = shared(journal)
+    gone = {entry.number for entry in stale(entries)}
+    started = dict(journal.read("SELECT id, started FROM run"))
     for entry in entries:
-        change = entry.change
-        if not there[change.root]:
-            if now - started.get(entry.run, 0.0) > REMEMBER_GONE:
-                stale.append((entry.number,))
-        elif change.method is Method.REFLINK:
-            if _number(f"{change.root}/{change.path}") != change.old.number:
-                stale.append((entry.number,))
-        elif entry.number not in alive:
-            stale.append((entry.number,))
-    journal.write("DELETE FROM change WHERE id = ?", stale)
+        if now - started.get(entry.run, 0.0) > REMEMBER_GONE and not os.path.isdir(entry.change.root):
+            gone.add(entry.number)
+    journal.write("DELETE FROM change WHERE id = ?", [(number,) for number in sorted(gone)])

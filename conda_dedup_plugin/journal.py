@@ -118,11 +118,12 @@ class Journal:
 
     def resolve(self, results: Iterable[tuple[int, str, int]]) -> None:
         """Write down what came of intents: (number, state, bytes freed); state: done, dropped, conflict."""
+        known = list(results)
         self.write(
             "UPDATE change SET state = ?, bytes_freed = ? WHERE id = ?",
-            [(state, freed, number) for number, state, freed in results],
+            [(state, freed, number) for number, state, freed in known],
         )
-        self.write("DELETE FROM change WHERE state = 'dropped' AND run = ?", [(self.run,)])
+        self.write("DELETE FROM change WHERE id = ? AND state = 'dropped'", [(row[0],) for row in known])
 
     def open_intents(self) -> list[Entry]:
         """Return the intents of runs whose process is gone."""

@@ -48,6 +48,8 @@ class Undoing:
     unshared: list[Inode] = field(default_factory=list)
     entries: dict[int, list[Entry]] = field(default_factory=dict)
     edited: int = 0
+    #: What is in the journal and was undone by others, or by a run that was killed.
+    stale: list[Entry] = field(default_factory=list)
 
     @property
     def inodes(self) -> list[Inode]:
@@ -83,6 +85,7 @@ def plan_undo(journal: Journal, roots: Collection[str] | None = None, run: str |
         undoing.copies.append(_copy(inodes[key], members, index))
         undoing.entries[id(undoing.copies[-1].duplicate)] = [entry for chain in members for entry in chain]
     _add_reflinks(undoing, entries, run, index, copied)
+    undoing.stale = [entry for entry in history.stale(entries) if run in (None, entry.run)]
     return undoing
 
 
@@ -209,7 +212,7 @@ def undo(undoing: Undoing, journal: Journal, command: str) -> Applied:
     check_room(undoing)
     applied = Applied()
     scope = undoing.scope
-    undone: list[Entry] = []
+    undone = list(undoing.stale)
     with ExitStack() as stack:
         roots = {tree.root for inode in undoing.inodes for tree in scope.trees_of(inode)}
         locked = state.lock_all(stack, roots, not isinstance(journal, NoJournal))

@@ -62,6 +62,8 @@ def _recover_tree(journal: Journal, root: str) -> list[str]:
                 continue
             finally:
                 directories.close()
+            if found == "done" and intent.change.method in (Method.COPY, Method.REPAIR):
+                found = "dropped"  # a private copy is nothing to take back
             results.append((intent.number, found, 0))
             if kept:
                 notes.append(f"another content of {root}/{intent.change.path!r} was kept as {kept!r}")
