@@ -32,6 +32,8 @@ class Journal:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.run = ""
+        #: Staging directories (root, path in it) that could not be removed; the next run sees to them.
+        self.left: list[tuple[str, str]] = []
 
     @classmethod
     def open(cls, path: Path | None = None, patience: float = PATIENCE) -> Journal:
@@ -48,6 +50,7 @@ class Journal:
     def begin(self, command: str) -> str:
         """Begin a run and return its id."""
         self.run = uuid.uuid4().hex[:12]
+        self.left.clear()
         self.write(
             "INSERT INTO run (id, started, command, process, uid, version) VALUES (?, ?, ?, ?, ?, ?)",
             [(self.run, time.time(), command, process_identity(os.getpid()), os.getuid(), __version__)],
@@ -60,13 +63,19 @@ class Journal:
         Of what made private copies no more than the count is kept: it can't be taken back.
         """
         self.write("DELETE FROM staging WHERE run = ?", [(self.run,)])
+        for root, path in self.left:
+            self.staging(root, path)
         self.write(
             "UPDATE run SET finished = ?, (names, bytes_freed) ="
             " (SELECT COUNT(*), COALESCE(SUM(bytes_freed), 0) FROM change WHERE change.run = run.id"
             " AND state = 'done') WHERE id = ?",
             [(time.time(), self.run)],
         )
-        self.write("DELETE FROM run WHERE id = ? AND id NOT IN (SELECT run FROM change)", [(self.run,)])
+        self.write(
+            "DELETE FROM run WHERE id = ?"
+            " AND id NOT IN (SELECT run FROM change UNION SELECT run FROM staging)",
+            [(self.run,)],
+        )
         self.write(
             "DELETE FROM change WHERE run = ? AND state = 'done' AND method IN (?, ?)",
             [(self.run, Method.COPY.value, Method.REPAIR.value)],

@@ -7,7 +7,6 @@ new content, and is put back or kept.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -70,20 +69,26 @@ def _recover_tree(journal: Journal, root: str) -> list[str]:
         if results:
             journal.resolve(results)
         for run, tree, path in journal.left_stagings():
-            if tree == root:
-                _remove_staging(directories, tree, path)
+            if tree == root and _remove_staging(directories, tree, path):
                 journal.forget_staging(run, tree, path)
     return notes
 
 
-def _remove_staging(directories: Directories, root: str, path: str) -> None:
-    with contextlib.suppress(OSError):
+def _remove_staging(directories: Directories, root: str, path: str) -> bool:
+    """Remove what is left of a staging directory; return whether it is gone."""
+    gone = False
+    try:
         parent, name = directories.parent(root, path)
         staging = Staging.existing(root, path, parent, name)
         try:
             staging.drop_copies()
         finally:
-            staging.close(directories)
+            gone = staging.close(directories)
+    except _GONE:
+        return True
+    except OSError:
+        return gone
+    return gone
 
 
 @dataclass(slots=True)

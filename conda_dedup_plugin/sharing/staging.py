@@ -117,12 +117,15 @@ class Staging:
         if stat_module.S_ISLNK(os.stat(name, dir_fd=self.descriptor, follow_symlinks=False).st_mode):
             os.unlink(name, dir_fd=self.descriptor)
 
-    def close(self, directories: Directories) -> None:
-        """Remove the directory if nothing is left in it."""
+    def close(self, directories: Directories) -> bool:
+        """Remove the directory if nothing is left in it; return whether it is gone."""
         os.close(self.descriptor)
-        with contextlib.suppress(OSError):
+        try:
             parent, name = directories.parent(self.root, self.path)
             os.rmdir(name, dir_fd=parent)
+        except OSError as exc:
+            return exc.errno == errno.ENOENT
+        return True
 
 
 class Stagings:
@@ -152,7 +155,9 @@ class Stagings:
     def close(self) -> None:
         """Remove those in which nothing is left."""
         while self._open:
-            self._open.popitem()[1].close(self._directories)
+            staging = self._open.popitem()[1]
+            if not staging.close(self._directories):
+                self._journal.left.append((staging.root, staging.path))
 
 
 @dataclass(slots=True)
