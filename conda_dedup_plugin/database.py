@@ -64,7 +64,7 @@ def connect(path: Path, patience: float) -> sqlite3.Connection:
             if found in (0, 1):
                 make_tables(connection, _UPGRADE if found else _TABLES)
                 connection.execute(f"PRAGMA user_version={_FORMAT}")
-    except sqlite3.Error as exc:
+    except (sqlite3.Error, UnicodeDecodeError) as exc:  # its message may quote what is no text
         raise _unusable(path, exc) from exc
     if found not in (0, 1, _FORMAT):
         connection.close()
@@ -114,7 +114,7 @@ def _is_remote(directory: Path) -> bool:
         os.close(descriptor)
 
 
-def _unusable(path: Path, error: sqlite3.Error) -> StateError:
+def _unusable(path: Path, error: Exception) -> StateError:
     """Say what is wrong, and whose the file is if it is another user's."""
     with contextlib.suppress(OSError, KeyError):
         owner = path.stat().st_uid

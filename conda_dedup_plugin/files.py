@@ -24,6 +24,6 @@ def read_regular(path: str, most: int, *, follow: bool = False, whole: bool = Fa
         if whole and found.st_size > most:
             raise OSError(errno.EFBIG, f"it has {found.st_size} bytes, which none of its kind has", path)
         with open(descriptor, "rb", closefd=False) as stream:
-            return stream.read(most)
+            return stream.read(min(most, found.st_size + 1))  # it makes room for what it is asked for
     finally:
         os.close(descriptor)

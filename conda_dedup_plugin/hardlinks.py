@@ -93,6 +93,8 @@ class HardlinkRules:
             return Reason.NOT_SELECTED
         if inode.privileged:
             return Reason.SETID
+        if self._options.euid == 0 and inode.mode & 0o002:
+            return Reason.WRITABLE  # its directory may keep others out; a name elsewhere would let them in
         if inode.hazard in HARDLINK_REFUSED:
             return HARDLINK_REFUSED[inode.hazard]
         if any(tree.is_conda_cache for tree in trees) and not self._options.include_cache:

@@ -15,6 +15,7 @@ from .environments import is_package_cache
 from .model import STAGING_PREFIX, Hazard, Inode, InodeKey, Name, Totals, TreeTotals
 from .policy import hazard_of
 from .records import read_claims
+from .sharing.opening import open_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -179,7 +180,7 @@ def _listed(tree: Tree, paths: Iterable[str]) -> Iterator[tuple[str, os.stat_res
 def _walk(tree: Tree, roots: set[str], warnings: list[str]) -> Iterator[tuple[str, os.stat_result]]:
     """Yield every regular file of ``tree``, depth first, with at most one descriptor a level open."""
     try:
-        descriptor = os.open(tree.root, _DIRECTORY)
+        descriptor = open_root(tree.root, _DIRECTORY)
     except OSError as exc:
         warnings.append(_unreadable(tree.root, exc))
         return

@@ -19,7 +19,7 @@ from .sharing.change import Change, Entry
 from .state import is_running, process_identity, state_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 #: So many seconds another process is waited for.
@@ -88,7 +88,8 @@ class Journal:
     def left_stagings(self) -> list[tuple[str, str, str]]:
         """Return (run, root, path) of the staging directories of runs whose process is gone."""
         rows = self._dead("SELECT staging.*, run.process FROM staging JOIN run ON run.id = staging.run")
-        return [(str(run), os.fsdecode(root), os.fsdecode(path)) for run, root, path, _ in rows]
+        with _readable():
+            return [(str(run), _path(root), _path(path)) for run, root, path, _ in rows]
 
     def forget_staging(self, run: str, root: str, path: str) -> None:
         """Note that a staging directory is no more."""
@@ -121,7 +122,7 @@ class Journal:
                         for number, change, size in zip(numbers, changes, freed, strict=True)
                     ],
                 )  # fmt: skip
-        except sqlite3.Error as exc:
+        except (sqlite3.Error, UnicodeDecodeError) as exc:
             raise StateError(f"the journal cannot be written to ({exc})") from exc
         return numbers
 
@@ -140,7 +141,8 @@ class Journal:
             "SELECT change.*, run.process FROM change JOIN run ON run.id = change.run"
             " WHERE change.state = 'intent' ORDER BY change.id"
         )
-        return [entry_of(row) for row in rows]
+        with _readable():
+            return [entry_of(row) for row in rows]
 
     def _dead(self, query: str) -> list[tuple[Any, ...]]:
         """Return the rows of other runs (their process is the last column) whose process is gone."""
@@ -158,7 +160,7 @@ class Journal:
         """Return the rows of a query."""
         try:
             return self._connection.execute(query, values).fetchall()
-        except sqlite3.Error as exc:
+        except (sqlite3.Error, UnicodeDecodeError) as exc:
             raise StateError(f"the journal cannot be read ({exc})") from exc
 
     def write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
@@ -166,7 +168,7 @@ class Journal:
         try:
             with database.transaction(self._connection):
                 self._connection.executemany(statement, rows)
-        except sqlite3.Error as exc:
+        except (sqlite3.Error, UnicodeDecodeError) as exc:
             raise StateError(f"the journal cannot be written to ({exc})") from exc
 
 
@@ -178,6 +180,22 @@ class NoJournal(Journal):
         database.make_tables(self._connection)
 
 
+@contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    """Turn values that nobody of us wrote into a StateError."""
+    try:
+        yield
+    except (TypeError, ValueError, OverflowError) as exc:
+        raise StateError(f"the journal is damaged ({exc})") from exc
+
+
+def _path(value: bytes) -> str:
+    path = os.fsdecode(value)
+    if "\0" in path:
+        raise ValueError("a path with a null byte")
+    return path
+
+
 def entry_of(row: tuple[Any, ...]) -> Entry:
     """Return the change of a row of its table; what follows the table's own columns is left out."""
     number, run, _, method, root, path, staged, device, inode, *numbers, kdev, kino, kmtime = row[:17]
@@ -187,9 +205,9 @@ def entry_of(row: tuple[Any, ...]) -> Entry:
         run=run,
         change=Change(
             method=Method(method),
-            root=os.fsdecode(root),
-            path=os.fsdecode(path),
-            staged=os.fsdecode(staged),
+            root=_path(root),
+            path=_path(path),
+            staged=_path(staged),
             old=InodeKey(int(device), int(inode)),
             size=size,
             mtime_ns=mtime,

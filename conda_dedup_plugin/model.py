@@ -79,6 +79,7 @@ class Reason(enum.Enum):
     OTHER_MODE = "other mode"
     OTHER_XATTRS = "other extended attributes or ACL"
     OTHER_MTIME = "other modification time"
+    WRITABLE = "others may write to it"
     SETID = "setuid, setgid or file capabilities"
     FROZEN = "frozen environment"
     LOADER = "loader identity"

@@ -52,7 +52,9 @@ def read(prefix: str) -> Check:
     """Return what is remembered of an environment; nothing, if it cannot be read."""
     try:
         content = (environment_directory(prefix) / _FILE).read_bytes()
-        return msgspec.json.decode(content, type=Check)
+        check = msgspec.json.decode(content, type=Check)
+        check.prefix = prefix  # where it is written back to
+        return check
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return Check(prefix)
 

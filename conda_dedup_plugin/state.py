@@ -27,18 +27,29 @@ def state_directory() -> Path:
 
     path = platformdirs.user_state_path(_APP, appauthor=False)
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
         usable = os.access(path, os.W_OK | os.X_OK)
+        found, parent = path.stat(), path.parent.stat()
     except OSError as exc:
         raise StateError(f"the state directory {str(path)!r} cannot be made ({exc.strerror})") from exc
     if not usable:
         raise StateError(f"the state directory {str(path)!r} cannot be written to")
+    writable = 0o022 if os.geteuid() == 0 else 0o002  # a group of their own is usual for users
+    ours = found.st_uid == os.geteuid() and not found.st_mode & writable
+    if not ours or (os.geteuid() == 0 and parent.st_uid != 0):
+        # what a journal says is done to files, so nobody else may have written it (sudo may keep HOME)
+        raise StateError(
+            f"the state directory {str(path)!r} belongs to, or can be written to by, another user",
+            "Set XDG_STATE_HOME to a directory of your own.",
+        )
     return path
 
 
 def environment_directory(root: str) -> Path:
     """Return the directory that holds what we remember of the tree at ``root``, made if missing."""
-    digest = hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]
+    with contextlib.suppress(OSError):  # a component that changes this very moment
+        root = os.path.realpath(root)
+    digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
     path = state_directory() / "envs" / digest
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -83,6 +83,9 @@ def read_environment(root: str) -> Records:
         except RecordError as exc:
             records.warnings.append(str(exc))
             continue
+        except MemoryError:
+            records.warnings.append(f"{path!r} is too big to be read.")
+            continue
         for both in merged.keys() & claims.keys():
             claims[both] = _of_two(merged[both], claims[both])
         merged.update(claims)

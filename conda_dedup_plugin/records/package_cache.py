@@ -59,6 +59,9 @@ def read_cache(root: str) -> Records:
         except RecordError as exc:
             records.warnings.append(str(exc))
             continue
+        except MemoryError:
+            records.warnings.append(f"{root + '/' + name!r} is too big to be read.")
+            continue
         for path, claim in claims.items():
             merged[f"{name}/{path}"] = claim
     return records

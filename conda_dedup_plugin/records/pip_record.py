@@ -38,6 +38,9 @@ def read_wheels(root: str, owned: Mapping[str, Claim]) -> Records:
         except RecordError as exc:
             records.warnings.append(str(exc))
             continue
+        except MemoryError:
+            records.warnings.append(f"{path!r} is too big to be read.")
+            continue
         records.claims.update(claims)
     return records
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: No record is bigger; conda's own largest have some tens of MB.
-MOST_BYTES = 256 * 1024 * 1024
+#: No record is bigger (the largest of conda have some MB); what is read takes up to 18 times as much memory.
+MOST_BYTES = 64 * 1024 * 1024
 #: A listing of paths, each between "\n/" and "\n", that has none of these has plain paths only.
 _SUSPICIOUS = ("//", "/.", "/\n", "\0")
 

@@ -79,7 +79,7 @@ class Directories:
             return found
         found = self._open.get((root, ""))
         if found is None:
-            found = self._open[(root, "")] = os.open(root, _DIRECTORY | os.O_CLOEXEC)
+            found = self._open[(root, "")] = open_root(root, _DIRECTORY | os.O_CLOEXEC)
         parts = directory.split("/") if directory else []
         if len(parts) > self.DEEPEST:
             raise ChangedError(directory)
@@ -93,6 +93,24 @@ class Directories:
                 self._open[(root, path)] = below
             found = below
         return found
+
+
+def open_root(root: str, flags: int) -> int:
+    """Open the directory at a real path; no component of it may have become a symbolic link since.
+
+    Whoever owns a directory above a tree could otherwise have us work anywhere, under the tree's name.
+    """
+    if len(os.fsencode(root)) >= 4096:  # whatever else reads it by its path could not
+        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), root)
+    found = os.open("/", _DIRECTORY | os.O_CLOEXEC)
+    names = [name for name in root.split("/") if name]
+    for index, name in enumerate(names, 1):
+        try:
+            below = os.open(name, flags if index == len(names) else _DIRECTORY | os.O_CLOEXEC, dir_fd=found)
+        finally:
+            os.close(found)
+        found = below
+    return found
 
 
 def open_name(directory: int, name: str, key: InodeKey) -> int:

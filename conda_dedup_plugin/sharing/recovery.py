@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .. import state
-from ..model import InodeKey, Method
+from ..model import STAGING_PREFIX, InodeKey, Method
 from .compare import same_bytes
 from .opening import Directories, open_name
 from .staging import OLD_SUFFIX, Staging, Swap
@@ -36,12 +36,20 @@ def recover(journal: Journal) -> list[str]:
     roots = {intent.change.root for intent in journal.open_intents()}
     roots |= {root for _, root, _ in journal.left_stagings()}
     for root in sorted(roots):
-        if not os.path.isdir(root):
+        if not _is_there(root):
             continue  # it may be mounted again
         with state.lock(root) as ours:
             if ours:
                 notes += _recover_tree(journal, root)
     return notes
+
+
+def _is_there(root: str) -> bool:
+    """Whether a tree is where it was, and not somewhere else by way of a link."""
+    try:
+        return os.path.isdir(root) and os.path.realpath(root) == root
+    except OSError:
+        return False
 
 
 def _recover_tree(journal: Journal, root: str) -> list[str]:
@@ -117,6 +125,8 @@ class _Scene:
 def _recover(change: Change, directories: Directories) -> tuple[str, str]:
     """Return the state to note, and the path of a file that had to be kept in staging, if any."""
     below, _, staged = change.staged.rpartition("/")
+    if not below.rpartition("/")[2].startswith(STAGING_PREFIX):
+        return "dropped", ""  # no run of ours wrote that
     try:
         directory, name = directories.parent(change.root, below)
         staging = Staging.existing(change.root, below, directory, name)

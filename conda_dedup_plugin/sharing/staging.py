@@ -59,6 +59,10 @@ class Staging:
     def existing(cls, root: str, path: str, parent: int, name: str) -> Staging:
         """Open one that an earlier run left at ``path`` of the tree, ``name`` in the open ``parent``."""
         descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
+        stat = os.fstat(descriptor)
+        if stat.st_uid != os.geteuid() or stat.st_mode & 0o077:
+            os.close(descriptor)
+            raise PermissionError(errno.EPERM, "it is not ours")
         below, _, last = path.rpartition("/")
         return cls(last[len(STAGING_PREFIX) :], root, below, descriptor)
 
