@@ -6,6 +6,7 @@ import errno
 import hashlib
 import importlib
 import os
+import stat as stat_module
 import tarfile
 import zipfile
 from typing import IO, TYPE_CHECKING, Any
@@ -19,7 +20,6 @@ _CHUNK = 1024 * 1024
 SUFFIXES = (".conda", ".tar.bz2")
 #: Whoever can unpack zstandard: Python itself from 3.14 on, or what conda depends on.
 _ZSTANDARD = ("compression.zstd", "backports.zstd")
-_DAMAGED = (OSError, EOFError, ValueError, RuntimeError, ImportError, tarfile.TarError, zipfile.BadZipFile)
 
 
 def find_member(archive: str, member: str, digest: bytes) -> int | None:
@@ -33,8 +33,8 @@ def find_member(archive: str, member: str, digest: bytes) -> int | None:
             found.update(chunk)
             if found.digest() == digest:
                 return mtime
-    except _DAMAGED:
-        pass
+    except Exception:  # every decompressor has errors of its own, that are nothing but an Exception
+        return None
     return None
 
 
@@ -45,7 +45,7 @@ def write_member(archive: str, member: str, descriptor: int) -> None:
         for _, chunk in _content(archive, member):
             write_at(descriptor, chunk, offset)
             offset += len(chunk)
-    except _DAMAGED as exc:
+    except Exception as exc:
         raise OSError(errno.EIO, os.strerror(errno.EIO), archive) from exc
 
 
@@ -61,12 +61,19 @@ def _content(archive: str, member: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _members(archive: str) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
+    # a fifo must keep nobody waiting
+    with open(os.open(archive, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if stat_module.S_ISREG(os.fstat(file.fileno()).st_mode):
+            yield from _packed(archive, file)
+
+
+def _packed(archive: str, file: IO[bytes]) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
     if archive.endswith(".tar.bz2"):
-        with tarfile.open(archive, "r:bz2") as unpacked:
+        with tarfile.open(fileobj=file, mode="r:bz2") as unpacked:
             for info in unpacked:
                 yield info, unpacked.extractfile(info) if info.isreg() else None
         return
-    with zipfile.ZipFile(archive) as outer:
+    with zipfile.ZipFile(file) as outer:
         for name in outer.namelist():
             if name.startswith("pkg-") and name.endswith(".tar.zst"):
                 with (

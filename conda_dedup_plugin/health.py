@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rich.text import Text
+
 from .environments import Request, find
 from .errors import StateError
 from .journal import Journal
@@ -34,7 +36,7 @@ def check(prefix: str, verbose: bool) -> None:
     if leftovers:
         out.print(f"{WRONG} Interrupted runs of conda-dedup left {text.files(len(leftovers))} behind.\n")
         for left in leftovers if verbose else []:
-            out.print(f"  {text.printable(str(left))}")
+            out.print(Text(f"  {text.printable(str(left))}"))
         out.print("Finish them with: conda dedup clean\n")
 
 
@@ -57,6 +59,7 @@ def fix(prefix: str, options: argparse.Namespace, confirm: Callable[[str], objec
         if repair.copies:
             confirm(upkeep.summary_of_repair(repair))
             notes = recover(journal)
+            repair = plan_repair(_look(prefix)[0], journal)  # again, for that gives names other inodes
             applied = carry_out(repair, journal, "conda doctor --fix")
             notes += applied.notes
             text.print_notes(notes, text.console(stderr=True))

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from .journal import Journal
-    from .model import InodeKey
     from .sharing.change import Entry
 
 #: With more changes than this in the journal, those that say nothing any more are looked for.
@@ -83,27 +82,6 @@ def taken_back(journal: Journal, entries: Iterable[Entry]) -> None:
         "UPDATE run SET undone = undone + 1 WHERE id = (SELECT run FROM change WHERE id = ?)", numbers
     )
     journal.write("DELETE FROM change WHERE id = ?", numbers)
-
-
-def moved(
-    journal: Journal, places: Iterable[tuple[str, str]], old: InodeKey, new: InodeKey, mtime_ns: int
-) -> None:
-    """Note that names (root, path) went from a keeper to another one: a repair gave them a new inode."""
-    journal.write(
-        "UPDATE change SET keeper_device = ?, keeper_number = ?, keeper_mtime_ns = ?"
-        " WHERE state = 'done' AND method = 'hardlink' AND root = ? AND path = ? AND keeper_number = ?",
-        [
-            (
-                str(new.device),
-                str(new.number),
-                mtime_ns,
-                os.fsencode(root),
-                os.fsencode(path),
-                str(old.number),
-            )
-            for root, path in places
-        ],
-    )
 
 
 def chains(entries: Sequence[Entry]) -> dict[tuple[str, str], list[Entry]]:
@@ -186,3 +164,4 @@ def _forget_stale(journal: Journal, now: float) -> None:
         if now - started.get(entry.run, 0.0) > REMEMBER_GONE and not os.path.isdir(entry.change.root):
             gone.add(entry.number)
     journal.write("DELETE FROM change WHERE id = ?", [(number,) for number in sorted(gone)])
+    journal.forget_copies()

@@ -144,6 +144,36 @@ class Journal:
         with _readable():
             return [entry_of(row) for row in rows]
 
+    def left_repairs(self) -> list[Entry]:
+        """Return what runs whose process is gone had repaired: they could not say so any more."""
+        rows = self._dead(
+            "SELECT change.*, run.process FROM change JOIN run ON run.id = change.run"
+            " WHERE change.state = 'done' AND change.method = 'repair'"
+        )
+        with _readable():
+            return [entry_of(row) for row in rows]
+
+    def moved(self, place: tuple[str, str], old: InodeKey, new: InodeKey, mtime_ns: int) -> None:
+        """Note that a name (root, path) went from one keeper to another: a repair gave it a new inode."""
+        root, path = place
+        self.write(
+            "UPDATE change SET keeper_device = ?, keeper_number = ?, keeper_mtime_ns = ?"
+            " WHERE state = 'done' AND method = 'hardlink' AND root = ? AND path = ? AND keeper_number = ?",
+            [
+                (str(new.device), str(new.number), mtime_ns, os.fsencode(root), os.fsencode(path),
+                 str(old.number))
+            ],
+        )  # fmt: skip
+
+    def forget_copies(self) -> None:
+        """Forget the private copies that runs made which were killed before they could do so."""
+        dead = self._dead("SELECT DISTINCT run.id, run.process FROM change JOIN run ON run.id = change.run"
+                          " WHERE change.state = 'done' AND change.method = 'copy'")  # fmt: skip
+        self.write(
+            "DELETE FROM change WHERE run = ? AND state = 'done' AND method = 'copy'",
+            [(row[0],) for row in dead],
+        )
+
     def _dead(self, query: str) -> list[tuple[Any, ...]]:
         """Return the rows of other runs (their process is the last column) whose process is gone."""
         rows = self.read(query)

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import state
+from .errors import StateError
 from .model import STAGING_PREFIX, InodeKey
 from .sharing.compare import same_bytes
 from .sharing.opening import Directories, open_inode, open_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from .inventory import Inventory
     from .model import Inode, Scope
@@ -35,16 +36,22 @@ class Leftover:
 
 def find_leftovers(scope: Scope) -> list[Leftover]:
     """Return what our runs left in the selected trees, the content of a directory before itself."""
-    return [left for tree in scope.trees if tree.selected for left in _below(tree.root)]
+    roots = {tree.root for tree in scope.trees}
+    return [left for tree in scope.trees if tree.selected for left in _below(tree.root, roots)]
 
 
-def _below(root: str) -> Iterator[Leftover]:
+def _below(root: str, roots: Collection[str]) -> Iterator[Leftover]:
+    """Yield those of one tree; what is in a tree inside it is that one's, and so is its lock."""
     for folder, folders, names in os.walk(root):
         below = folder[len(root) + 1 :]
         for name in [*folders, *names]:
             if name.startswith(STAGING_PREFIX):
                 yield from _leftover(root, f"{below}/{name}".lstrip("/"))
-        folders[:] = [name for name in folders if not name.startswith(STAGING_PREFIX)]
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(STAGING_PREFIX) and f"{folder}/{name}" not in roots
+        ]
 
 
 def _leftover(root: str, path: str) -> Iterator[Leftover]:
@@ -67,21 +74,34 @@ def remove_leftovers(leftovers: Sequence[Leftover], inventory: Inventory) -> tup
     notes: list[str] = []
     with Directories() as directories:
         for root in dict.fromkeys(left.root for left in leftovers):
-            with state.lock(root) as ours:
-                if not ours:
-                    notes.append(f"{root!r} is left alone: another run is working on it")
-                    continue
-                for left in leftovers:
-                    if left.root == root:
-                        try:
-                            kept = _remove(left, inventory, directories)
-                        except OSError as exc:
-                            kept = exc.strerror or str(exc)
-                        if kept:
-                            notes.append(f"{str(left)!r} stays: {kept}")
-                        else:
-                            gone.append(left)
+            here = [left for left in leftovers if left.root == root]
+            try:
+                with state.lock(root) as ours:
+                    if ours:
+                        _remove_all(here, inventory, directories, gone, notes)
+                    else:
+                        notes.append(f"{root!r} is left alone: another run is working on it")
+            except StateError as exc:
+                notes.append(f"{root!r} is left alone: {exc}")
     return gone, notes
+
+
+def _remove_all(
+    leftovers: Sequence[Leftover],
+    inventory: Inventory,
+    directories: Directories,
+    gone: list[Leftover],
+    notes: list[str],
+) -> None:
+    for left in leftovers:
+        try:
+            kept = _remove(left, inventory, directories)
+        except OSError as exc:
+            kept = exc.strerror or str(exc)
+        if kept:
+            notes.append(f"{str(left)!r} stays: {kept}")
+        else:
+            gone.append(left)
 
 
 def _remove(left: Leftover, inventory: Inventory, directories: Directories) -> str:

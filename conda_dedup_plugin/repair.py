@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from .verify import Damage, Verified
 
 
+_FROZEN = "its environment is frozen: add --override-frozen"
+
+
 @dataclass(frozen=True, slots=True)
 class Beyond:
     """A damaged name that nothing here can bring back, and what the user can do."""
@@ -46,7 +50,9 @@ class Repair:
     beyond: list[Beyond] = field(default_factory=list)
 
 
-def plan_repair(verified: Verified, journal: Journal | None, kept: Collection[str] = ()) -> Repair:
+def plan_repair(
+    verified: Verified, journal: Journal | None, kept: Collection[str] = (), override_frozen: bool = False
+) -> Repair:
     """Find the right content for every damaged name; those at the (absolute) paths ``kept`` stay."""
     inventory = verified.inventory
     scope = inventory.scope
@@ -56,6 +62,9 @@ def plan_repair(verified: Verified, journal: Journal | None, kept: Collection[st
     for damage in verified.damages:
         for digest, damaged in damage.names.items():
             names = [name for name in damaged if _path(scope, name) not in kept]
+            frozen = [name for name in names if scope.trees[name.tree].frozen and not override_frozen]
+            repair.beyond += [Beyond(_path(scope, name), _FROZEN) for name in frozen]
+            names = [name for name in names if name not in frozen]
             if not names:
                 continue
             copy, source = _copy(inventory, damage, digest, names, donors)
@@ -156,12 +165,14 @@ def _reinstall(tree: Tree, name: Name) -> str:
         return ""
     dist = claim.dist
     if claim.pip:
-        pip = f"{tree.root}/bin/python -m pip install --force-reinstall --no-deps"
+        python = shlex.quote(f"{tree.root}/bin/python")
+        pip = f"{python} -m pip install --force-reinstall --no-deps"
         return f"{pip} {dist.name}=={dist.version}"
     if tree.manager in (Manager.PIXI, Manager.MAGIC):
         return f"{tree.manager.value} reinstall {dist.name}"
     program = "mamba" if tree.manager is Manager.MAMBA else "conda"
-    return f"{program} install --force-reinstall -p {tree.root} {dist.name}={dist.version}={dist.build}"
+    prefix = shlex.quote(tree.root)
+    return f"{program} install --force-reinstall -p {prefix} {dist.name}={dist.version}={dist.build}"
 
 
 def carry_out(repair: Repair, journal: Journal, command: str) -> Applied:
@@ -180,12 +191,19 @@ def carry_out(repair: Repair, journal: Journal, command: str) -> Applied:
             paths = scope.paths_of(inode)
             applied.add(outcome, inode.size, paths[0])
             if outcome.method is not None:
-                now = os.lstat(paths[0])
-                places = [(scope.trees[name.tree].root, name.path) for name in inode.names]
-                history.moved(journal, places, inode.key, InodeKey(now.st_dev, now.st_ino), now.st_mtime_ns)
+                _moved(scope, journal, inode)
         journal.finish()
         history.compact(journal, time.time())
     return applied
+
+
+def _moved(scope: Scope, journal: Journal, inode: Inode) -> None:
+    """Note each name's new inode; who removed or replaced one meanwhile has taken it back himself."""
+    for name, path in zip(inode.names, scope.paths_of(inode), strict=True):
+        with suppress(OSError):
+            now = os.lstat(path)
+            place = (scope.trees[name.tree].root, name.path)
+            journal.moved(place, inode.key, InodeKey(now.st_dev, now.st_ino), now.st_mtime_ns)
 
 
 def _outcomes(repair: Repair, journal: Journal, locked: set[str]) -> Iterator[Outcome]:

@@ -85,7 +85,7 @@ def plan_undo(journal: Journal, roots: Collection[str] | None = None, run: str |
         undoing.copies.append(_copy(inodes[key], members, index))
         undoing.entries[id(undoing.copies[-1].duplicate)] = [entry for chain in members for entry in chain]
     _add_reflinks(undoing, entries, run, index, copied)
-    undoing.stale = [entry for entry in history.stale(entries) if run in (None, entry.run)]
+    undoing.stale += [entry for entry in history.stale(entries) if run in (None, entry.run)]
     return undoing
 
 
@@ -120,21 +120,25 @@ def _add_reflinks(
             continue
         if inode.key not in found:
             inode.names.append(Name(index[change.root], change.path, None))
-            if not _shares_extents(undoing.scope, inode):
+            shares = _shares_extents(undoing.scope, inode)
+            if shares is False:
+                undoing.stale.append(entry)
+            if not shares:
                 continue
             found[inode.key] = inode
             undoing.unshared.append(inode)
         undoing.entries.setdefault(id(found[inode.key]), []).append(entry)
 
 
-def _shares_extents(scope: Scope, inode: Inode) -> bool:
+def _shares_extents(scope: Scope, inode: Inode) -> bool | None:
+    """Whether it shares any extents; None: the file system cannot tell."""
     try:
         descriptor = open_inode(scope, inode)
     except OSError:
         return True  # undoing it says what is wrong
     try:
         layout = layout_of(descriptor)
-        return layout is not None and layout.shared
+        return None if layout is None else layout.shared
     finally:
         os.close(descriptor)
 

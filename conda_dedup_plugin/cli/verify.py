@@ -39,12 +39,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep-edit", action="append", default=[], metavar="PATH",
                         help="with --repair: PATH keeps what is there, for itself alone "
                         "(repeatable)")  # fmt: skip
+    parser.add_argument("--override-frozen", action="store_true", help="repair frozen environments too")
     add_consent_options(parser)
 
 
 def execute(options: argparse.Namespace) -> int:
     """Look, tell, and repair if asked to; 1 if anything is off and stays so."""
     from ..report import json, text, upkeep
+    from ..sharing.recovery import recover
     from ..verify import verify
     from .common import require_consent, scope_of
 
@@ -56,7 +58,10 @@ def execute(options: argparse.Namespace) -> int:
     journal = _journal(options, notes)
     repair = applied = None
     try:
-        verified = verify(scope_of(options), journal, options.quick)
+        if options.repair and not options.dry_run and journal is not None:
+            notes += recover(journal)  # before looking: it gives names other inodes
+        # by size and mtime alone nobody can say what is to be repaired
+        verified = verify(scope_of(options), journal, options.quick and not options.repair)
         if not options.json:
             _print(options, verified)
         if options.repair and verified.damages and journal is not None:
@@ -107,7 +112,6 @@ def _repair(
 ) -> tuple[Repair, Applied | None]:
     from ..repair import carry_out, plan_repair
     from ..report import text, upkeep
-    from ..sharing.recovery import recover
     from .common import agreed
 
     kept = {_real(path) for path in options.keep_edit}
@@ -118,17 +122,14 @@ def _repair(
             raise UsageError(
                 f"{given!r} is no damaged file that is shared.", "Name one of the paths that 'verify' lists."
             )
-    repair = plan_repair(verified, journal, kept)
+    repair = plan_repair(verified, journal, kept, options.override_frozen)
     if options.dry_run or not repair.copies:
         return repair, None
     if not options.yes:
         text.console().print(upkeep.summary_of_repair(repair))
         if not agreed("Go on?"):
             return repair, None
-    notes = recover(journal)
-    applied = carry_out(repair, journal, f"{options.prog} verify --repair")
-    applied.notes += notes
-    return repair, applied
+    return repair, carry_out(repair, journal, f"{options.prog} verify --repair")
 
 
 def _real(path: str) -> str:

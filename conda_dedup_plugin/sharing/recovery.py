@@ -19,7 +19,7 @@ from .staging import OLD_SUFFIX, Staging, Swap
 
 if TYPE_CHECKING:
     from ..journal import Journal
-    from .change import Change
+    from .change import Change, Entry
 
 
 #: A component of a path is no more, or is something else now.
@@ -33,15 +33,37 @@ def recover(journal: Journal) -> list[str]:
     process cannot be seen. Returns a sentence for each file that had to be kept, or could not be seen to.
     """
     notes = []
-    roots = {intent.change.root for intent in journal.open_intents()}
+    intents = journal.open_intents()
+    roots = {intent.change.root for intent in intents}
+    half = {_whole(intent) for intent in intents if _is_not_begun(intent.change)}
     roots |= {root for _, root, _ in journal.left_stagings()}
     for root in sorted(roots):
         if not _is_there(root):
             continue  # it may be mounted again
         with state.lock(root) as ours:
             if ours:
-                notes += _recover_tree(journal, root)
+                notes += _recover_tree(journal, root, half)
+    for entry in journal.left_repairs():
+        change = entry.change
+        journal.moved((change.root, change.path), change.old, change.keeper, change.keeper_mtime_ns)
+        journal.resolve([(entry.number, "dropped", 0)])
     return notes
+
+
+def _whole(intent: Entry) -> tuple[str, InodeKey]:
+    """What is done as a whole or not at all: all names of a copy, all those of a damaged inode."""
+    change = intent.change
+    return intent.run, change.old if change.method is Method.REPAIR else change.keeper
+
+
+def _is_not_begun(change: Change) -> bool:
+    """Whether a copy was made, and has not come to this name."""
+    if change.method not in (Method.REPAIR, Method.COPY):
+        return False
+    try:
+        return os.lstat(f"{change.root}/{change.path}").st_ino == change.old.number
+    except (OSError, ValueError):
+        return False
 
 
 def _is_there(root: str) -> bool:
@@ -52,7 +74,7 @@ def _is_there(root: str) -> bool:
         return False
 
 
-def _recover_tree(journal: Journal, root: str) -> list[str]:
+def _recover_tree(journal: Journal, root: str, half: set[tuple[str, InodeKey]]) -> list[str]:
     notes = []
     results = []
     with Directories() as directories:
@@ -60,7 +82,7 @@ def _recover_tree(journal: Journal, root: str) -> list[str]:
             if intent.change.root != root:
                 continue
             try:
-                found, kept = _recover(intent.change, directories)
+                found, kept = _recover(intent.change, directories, _whole(intent) in half)
             except OSError as exc:
                 path = f"{root}/{intent.change.path}"
                 notes.append(
@@ -69,7 +91,7 @@ def _recover_tree(journal: Journal, root: str) -> list[str]:
                 continue
             finally:
                 directories.close()
-            if found == "done" and intent.change.method in (Method.COPY, Method.REPAIR):
+            if found == "done" and intent.change.method is Method.COPY:
                 found = "dropped"  # a private copy is nothing to take back
             results.append((intent.number, found, 0))
             if kept:
@@ -122,7 +144,7 @@ class _Scene:
         return _key(self.staging.descriptor, self.staged)
 
 
-def _recover(change: Change, directories: Directories) -> tuple[str, str]:
+def _recover(change: Change, directories: Directories, half: bool) -> tuple[str, str]:
     """Return the state to note, and the path of a file that had to be kept in staging, if any."""
     below, _, staged = change.staged.rpartition("/")
     if not below.rpartition("/")[2].startswith(STAGING_PREFIX):
@@ -143,12 +165,12 @@ def _recover(change: Change, directories: Directories) -> tuple[str, str]:
         swap = None if target is None else Swap(change.root, change.path, directory, name, staging, staged)
         scene = _Scene(change, swap, staging, staged)
         _take_further(scene)
-        return _resolve(scene)
+        return _resolve(scene, half)
     finally:
         staging.close(directories)
 
 
-def _resolve(scene: _Scene) -> tuple[str, str]:
+def _resolve(scene: _Scene, half: bool) -> tuple[str, str]:
     change, target, staged = scene.change, scene.at_target, scene.at_staged
     done = "done" if _is(target, change.keeper) else "dropped"
     if staged is None:
@@ -158,6 +180,11 @@ def _resolve(scene: _Scene) -> tuple[str, str]:
         return "dropped", ""
     intact = _is(target, change.keeper) and _keeper_intact(scene)
     if _is(staged, change.old) and _old_unchanged(scene):
+        if half and intact and scene.swap is not None and target is not None:
+            # another name was not: alone with the damage it would never be found again, and two names
+            # of one file would become two files
+            kept = scene.swap.exchange_back(target, staged)
+            return ("conflict" if kept else "dropped"), kept
         if not _is(target, change.keeper) or (intact and _same(scene)):
             scene.staging.drop(scene.staged, staged)
             return done, ""
