@@ -51,15 +51,13 @@ def recover(journal: Journal) -> list[str]:
 
 
 def _whole(intent: Entry) -> tuple[str, InodeKey]:
-    """What is done as a whole or not at all: all names of a copy, all those of a damaged inode."""
+    """What is done as a whole or not at all: all names of an old inode, or all that a copy gets."""
     change = intent.change
-    return intent.run, change.old if change.method is Method.REPAIR else change.keeper
+    return intent.run, change.keeper if change.method is Method.COPY else change.old
 
 
 def _is_not_begun(change: Change) -> bool:
-    """Whether a copy was made, and has not come to this name."""
-    if change.method not in (Method.REPAIR, Method.COPY):
-        return False
+    """Whether a run has not come to this name."""
     try:
         return os.lstat(f"{change.root}/{change.path}").st_ino == change.old.number
     except (OSError, ValueError):
@@ -181,8 +179,8 @@ def _resolve(scene: _Scene, half: bool) -> tuple[str, str]:
     intact = _is(target, change.keeper) and _keeper_intact(scene)
     if _is(staged, change.old) and _old_unchanged(scene):
         if half and intact and scene.swap is not None and target is not None:
-            # another name was not: alone with the damage it would never be found again, and two names
-            # of one file would become two files
+            # another name was not exchanged: on its own it might not be found again (no record speaks of
+            # it, damage is looked for in what is shared), and names of one file would be two files
             kept = scene.swap.exchange_back(target, staged)
             return ("conflict" if kept else "dropped"), kept
         if not _is(target, change.keeper) or (intact and _same(scene)):
