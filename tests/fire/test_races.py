@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from multiprocessing.connection import Connection
 
+    from conda_dedup_plugin.plan import Share
     from tests.conftest import MakeLab
 
 A, B, C = "one/a.so", "two/b.so", "two/c.so"
@@ -241,11 +242,14 @@ class Count:
 def stress(
     folder: Path, attempt: Callable[..., Made], until: int, delay: float = 0.0, names: int = 1, seed: int = 1
 ) -> Count:
-    """Play rounds until the exchange was made in ``until`` of them, writers aiming at its moment."""
+    """Play rounds until the exchange was made in ``until`` of them, writers aiming at its moment.
+
+    In every other round the attempt itself lets them go, shortly before that moment.
+    """
     chance = random.Random(seed)
     count = Count()
     kinds = CLOSE if delay else KINDS
-    aim = 0.003
+    aims = [0.003, 0.0]
     with writers(WRITERS) as connections:
         while count.made < until and count.rounds < 40 * until:
             count.rounds += 1
@@ -254,6 +258,8 @@ def stress(
             first = {path: os.lstat(tree / path).st_ino for path in paths}
             held = [os.open(tree / path, os.O_PATH) for path in (A, B)]  # their numbers are not given again
             share = share_of(tree, A, *paths[1:])
+            late = count.rounds % 2
+            aim = aims[late]
             for slot, connection in enumerate(connections):
                 (kind,) = chance.choices(list(kinds), list(kinds.values()))
                 path = chance.choice([A, *3 * paths[1:]])
@@ -264,11 +270,19 @@ def stress(
                 connection.send(Orders(tree, kind, path, token, slot, max(moment, 0.0), linger))
             for connection in connections:
                 assert connection.recv() == "ready"
-            for connection in connections:
-                connection.send("go")
-            began = time.monotonic_ns()
-            made = attempt(tree, share, delay)
+            began: list[int] = []
+
+            def go(began: list[int] = began) -> None:
+                if not began:
+                    began.append(time.monotonic_ns())
+                    for connection in connections:
+                        connection.send("go")
+
+            if not late:
+                go()
+            made = attempt(tree, share, delay, go)
             ended = time.monotonic_ns()
+            go()
             deeds = []
             for connection in connections:
                 told = connection.recv()
@@ -281,14 +295,14 @@ def stress(
                 os.close(descriptor)
             count.reasons[made.reason] = count.reasons.get(made.reason, 0) + 1
             if made.exchanged:
-                aim += 0.1 * ((made.window - began) / 1e9 - aim)
+                aims[late] += 0.1 * ((made.window - began[0]) / 1e9 - aim)
                 count.made += 1
                 count.taken_back += not made.shared
                 count.met += any(d.begun < ended and d.done > made.exchanged for d in deeds)
                 count.bad += bool(wrong)
             # what to look at: everything that was done in a round that ended badly
             story = (
-                [(d.kind, d.path, d.inode, *((t - began) // 1000 for t in d[4:])) for d in deeds]
+                [(d.kind, d.path, d.inode, *((t - began[0]) // 1000 for t in d[4:])) for d in deeds]
                 if wrong
                 else []
             )
@@ -314,7 +328,13 @@ def sharing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     book = Journal.open(folder / "journal.sqlite")
     moments: list[int] = []
     pause = [0.0]
+    lets_go: list[Callable[[], None]] = []
     devices = {}
+    exchange_all = Hardlinker._exchange
+
+    def let_go(self, job) -> None:
+        lets_go[0]()
+        exchange_all(self, job)
 
     def noted(*words: object) -> None:
         now = time.monotonic_ns()
@@ -323,10 +343,12 @@ def sharing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         time.sleep(pause[0])
 
     monkeypatch.setattr(staging_module, "exchange", noted)
+    monkeypatch.setattr(Hardlinker, "_exchange", let_go)
 
-    def attempt(tree: Path, share, delay: float) -> Made:
+    def attempt(tree: Path, share: Share, delay: float, go: Callable[[], None]) -> Made:
         moments.clear()
         pause[0] = delay
+        lets_go[:] = [go]
         if not devices:
             devices.update(devices_of(one_tree(tree), share))
         book.begin("test")
@@ -395,10 +417,11 @@ def test_writers_between_exchange_and_settling(
 # -- what the same harness says of others -----------------------------------------------------------------
 
 
-def compare_and_rename(tree: Path, share: object, delay: float) -> Made:
+def compare_and_rename(tree: Path, share: Share, delay: float, go: Callable[[], None]) -> Made:
     """Compare, link to a temporary name, rename that over the target."""
     with suppress(FileNotFoundError), open(tree / A, "rb") as keeper, open(tree / B, "rb") as old:
         if same_bytes(keeper.fileno(), old.fileno(), SIZE) and os.path.getsize(tree / B) == SIZE:
+            go()
             window = time.monotonic_ns()
             os.link(tree / A, tree / "temporary")
             time.sleep(delay)
@@ -408,7 +431,7 @@ def compare_and_rename(tree: Path, share: object, delay: float) -> Made:
     return Made(0, False, 0)
 
 
-def exchange_and_look(tree: Path, share: object, delay: float) -> Made:
+def exchange_and_look(tree: Path, share: Share, delay: float, go: Callable[[], None]) -> Made:
     """Compare and exchange; if by then one of both was written to, exchange back."""
     with suppress(FileNotFoundError), open(tree / A, "rb") as keeper, open(tree / B, "rb") as old:
         before = [os.fstat(file.fileno()) for file in (keeper, old)]
@@ -417,6 +440,7 @@ def exchange_and_look(tree: Path, share: object, delay: float) -> Made:
         os.link(tree / A, tree / "temporary")
         folder = os.open(tree, os.O_PATH)
         try:
+            go()
             now = time.monotonic_ns()
             exchange(folder, "temporary", folder, B)
             time.sleep(delay)

@@ -29,8 +29,10 @@ from hypothesis.stateful import (
 
 from conda_dedup_plugin.apply import apply_plan
 from conda_dedup_plugin.engine import analyse
+from conda_dedup_plugin.journal import Journal
 from conda_dedup_plugin.model import Manager, Reason, TreeKind
 from conda_dedup_plugin.plan import PlanOptions
+from conda_dedup_plugin.undo import plan_undo, undo
 from tests.lab import needs
 from tests.lab.forge import Forge, digest, noise
 from tests.lab.invariants import State, assert_unchanged, directories, du, snapshot
@@ -269,6 +271,42 @@ class World(RuleBasedStateMachine):
     def apply_among_others(self, faults, include_cache: bool) -> None:
         self._apply(faults, include_cache, False)
 
+    @rule(include_cache=st.booleans())
+    def apply_and_undo(self, include_cache: bool) -> None:
+        """All is as before, the times too, and who shares with whom."""
+        roots = [tree.root for tree in self.forge.trees]
+        before, used = snapshot(*roots), du(*roots)
+        count = len(self.done)
+        self._apply([], include_cache, False)
+        for run, _, _ in self.done[count:]:
+            self._undo(run)
+        if len(self.done) > count:
+            assert_unchanged(before, snapshot(*roots))
+            assert partition(snapshot(*roots)) == partition(before)
+            assert du(*roots) == used
+
+    @rule()
+    def undo_everything(self) -> None:
+        """Whatever happened since: contents and modes stay, and nothing is left to undo."""
+        roots = [tree.root for tree in self.forge.trees]
+        before = snapshot(*roots)
+        self._undo(None)
+        self._check_kept(before, snapshot(*roots))
+        journal = Journal.open()
+        assert plan_undo(journal).inodes == []
+        journal.close()
+
+    def _undo(self, run: str | None) -> None:
+        journal = Journal.open()
+        try:
+            undoing = plan_undo(journal, None, run)
+            undone = undo(undoing, journal, "law")
+        finally:
+            journal.close()
+        assert undone.failed == [] and undone.notes == [] and undone.skipped == {}
+        assert undone.inodes == len(undoing.inodes)
+        assert not list(self.forge.root.rglob("*conda-dedup*"))
+
     def _apply(self, faults, include_cache: bool, override_frozen: bool) -> None:
         options = PlanOptions(euid=os.geteuid(), include_cache=include_cache, override_frozen=override_frozen)
         roots = [tree.root for tree in self.forge.trees]
@@ -384,6 +422,14 @@ class World(RuleBasedStateMachine):
                     if said is None or said != hashlib.sha256(path.read_bytes()).hexdigest():
                         return False
         return True
+
+
+def partition(states: dict[str, State]) -> set[frozenset[str]]:
+    """Which paths are names of one inode."""
+    groups: dict[tuple[int, int], set[str]] = {}
+    for path, state in states.items():
+        groups.setdefault((state.device, state.inode), set()).add(path)
+    return {frozenset(paths) for paths in groups.values()}
 
 
 @pytest.fixture
