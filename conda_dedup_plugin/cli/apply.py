@@ -36,15 +36,20 @@ def execute(options: argparse.Namespace) -> int:
     from ..apply import apply_plan
     from ..errors import StateError
     from ..report import json, text
-    from .common import analysis_of, require_consent
+    from .common import analysis_of, finish_interrupted, require_consent
 
     require_consent(options)
     analysis, notes = analysis_of(options)
     applied = None
     if not options.dry_run:
-        if not options.yes and not _agreed(analysis):
-            return 1
         try:
+            if not options.no_journal:
+                anything, more = finish_interrupted()
+                if anything:
+                    analysis, notes = analysis_of(options)
+                notes += more
+            if not options.yes and not _agreed(analysis):
+                return 1
             applied = apply_plan(analysis, f"{options.prog} apply", journal=not options.no_journal)
         except StateError as exc:
             hint = "Make it writable, or add --no-journal."

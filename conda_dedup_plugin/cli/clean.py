@@ -34,12 +34,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Print or remove what can go."""
     from ..report import json, text, upkeep
-    from .common import agreed, require_consent
+    from .common import agreed, finish_interrupted, require_consent
 
     require_consent(options)
     notes: list[str] = []
     if not options.dry_run:
-        notes += _recover()
+        try:
+            notes += finish_interrupted()[1]
+        except StateError as exc:
+            notes.append(str(exc))
     unused, leftovers = _look(options, notes)
     gone: tuple[list[Unused], list[Leftover]] | None = None
     if not options.dry_run:
@@ -60,21 +63,6 @@ def execute(options: argparse.Namespace) -> int:
             upkeep.print_cleaned(*gone, text.console())
         text.print_notes(notes, text.console(stderr=True))
     return 0
-
-
-def _recover() -> list[str]:
-    """Finish what runs began that were killed: most of what they left goes with that."""
-    from ..journal import Journal
-    from ..sharing.recovery import recover
-
-    try:
-        journal = Journal.open()
-    except StateError as exc:
-        return [str(exc)]
-    try:
-        return recover(journal)
-    finally:
-        journal.close()
 
 
 def _look(options: argparse.Namespace, notes: list[str]) -> tuple[list[Unused], list[Leftover]]:

@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from conda_dedup_plugin.apply import apply_plan
-from conda_dedup_plugin.engine import analyse
+from conda_dedup_plugin.cli import main
 from conda_dedup_plugin.journal import Journal
-from conda_dedup_plugin.plan import PlanOptions
 from conda_dedup_plugin.repair import carry_out, plan_repair
 from conda_dedup_plugin.sharing import batches as batches_module
 from conda_dedup_plugin.sharing import staging as staging_module
@@ -53,7 +51,7 @@ class World:
         self.stamps = {path: os.stat(path).st_mtime_ns for path in self.expected}
 
     def apply(self) -> None:
-        apply_plan(analyse(self.forge.scope(), PlanOptions()), "test")
+        assert main(["apply", "--yes", "--quiet", "--no-discover", "--search", str(self.forge.root)]) == 0
 
     def undo(self) -> None:
         journal = Journal.open()
