@@ -241,9 +241,13 @@ class Batches(abc.ABC, Generic[TaskT]):
             ]
         else:
             kept = [swap.exchange_back(job.keeper.inode.key, job.old.inode.key) for swap in exchanged]
-            if exchanged and not any(kept) and written(job.keeper):
-                # he may have come by one of the names just before it was given back
-                kept = [swap.keep_keeper(job.keeper.descriptor) for swap in exchanged]
+            # somebody may have come to the keeper by a name just before that was given back
+            came = bool(exchanged) and written(job.keeper)
+            for swap in exchanged:
+                if came and swap.staging.holds(swap.staged, job.keeper.inode.key):
+                    kept.append(swap.keep_beside())
+                else:
+                    swap.staging.drop(swap.staged, job.keeper.inode.key)
         if any(kept):
             detail = ", ".join(filter(None, kept))
             job.outcome = Outcome(job.old.inode, reason=Reason.CONFLICT, detail=detail)

@@ -182,6 +182,7 @@ def _resolve(scene: _Scene, half: bool) -> tuple[str, str]:
             # another name was not exchanged: on its own it might not be found again (no record speaks of
             # it, damage is looked for in what is shared), and names of one file would be two files
             kept = scene.swap.exchange_back(target, staged)
+            scene.staging.drop(scene.staged, target)
             return ("conflict" if kept else "dropped"), kept
         if not _is(target, change.keeper) or (intact and _same(scene)):
             scene.staging.drop(scene.staged, staged)
@@ -189,6 +190,7 @@ def _resolve(scene: _Scene, half: bool) -> tuple[str, str]:
     elif intact and scene.swap is not None and target is not None:
         # somebody's new file, or the old one with somebody's edit: it belongs to the target
         kept = scene.swap.exchange_back(target, InodeKey(-1, -1))
+        scene.staging.drop(scene.staged, target)
         return ("conflict" if kept else "dropped"), kept
     return "conflict", f"{change.root}/{change.staged}"
 

@@ -218,7 +218,7 @@ class Swap:
         exchange(self.staging.descriptor, self.staged, self.directory, self.name)
 
     def exchange_back(self, keeper: InodeKey, old: InodeKey) -> str:
-        """Give the target what came out of it, and remove the keeper's name that comes back.
+        """Give the target what came out of it; the keeper's name that comes back is in staging then.
 
         If a target vanished meanwhile, it stays so. If somebody replaced it meanwhile, theirs stays
         there; what had come out before is removed if it is the old inode, and otherwise kept: its path
@@ -226,10 +226,13 @@ class Swap:
         """
         self.exchanged = False
         try:
-            self._swap()
-            if self.staging.drop(self.staged, keeper):
-                return ""
-            self._swap()
+            if self.key() == keeper:
+                self._swap()
+                if self.staging.holds(self.staged, keeper):
+                    return ""
+                self._swap()
+                # the target had the old inode for a moment, and who opened it then may still write to it
+                return self.keep_beside()
         except FileNotFoundError:
             pass
         except OSError as exc:
@@ -250,21 +253,6 @@ class Swap:
     def keep_beside(self) -> str:
         """Move what came out of the target beside it, under a new name; returns its path."""
         self.exchanged = False
-        os.rename(self.staged, self._beside, src_dir_fd=self.staging.descriptor, dst_dir_fd=self.directory)
-        return self._beside_path
-
-    def keep_keeper(self, keeper: int) -> str:
-        """Give the open keeper a name beside the target; returns its path, empty if the target is gone."""
-        with contextlib.suppress(FileNotFoundError):
-            self.key()
-            link_descriptor(keeper, self.directory, self._beside)
-            return self._beside_path
-        return ""
-
-    @property
-    def _beside(self) -> str:
-        return STAGING_PREFIX + self.staged
-
-    @property
-    def _beside_path(self) -> str:
-        return f"{self.root}/{self.path[: len(self.path) - len(self.name)]}{self._beside}"
+        beside = STAGING_PREFIX + self.staged
+        os.rename(self.staged, beside, src_dir_fd=self.staging.descriptor, dst_dir_fd=self.directory)
+        return f"{self.root}/{self.path[: len(self.path) - len(self.name)]}{beside}"

@@ -303,6 +303,40 @@ def test_a_writer_who_meets_the_old_inode_at_a_replaced_target(
     assert (root / A).read_bytes() == DATA
 
 
+@pytest.mark.parametrize("keeper", ["stays", "deleted", "replaced"])
+def test_a_writer_of_a_keeper_whose_last_name_is_taken_back(
+    root: Path, journal: Path, monkeypatch, keeper: str
+) -> None:
+    """He came by the target just before it was given back; the keeper's own name is gone by then."""
+    settle, exchange_back = Hardlinker._settle, Swap.exchange_back
+    writers: list[threading.Thread] = []
+
+    def busy(self, job):
+        writers.append(start_writer(f"/proc/self/fd/{job.old.descriptor}", job.old.inode.key.number))
+        settle(self, job)
+
+    def give_back(self, key, old):
+        if keeper == "deleted":
+            os.unlink(root / A)
+        elif keeper == "replaced":
+            replace(root / A, b"somebody's")
+        writers.append(start_writer(root / B, key.number))
+        return exchange_back(self, key, old)
+
+    monkeypatch.setattr(Hardlinker, "_settle", busy)
+    monkeypatch.setattr(Swap, "exchange_back", give_back)
+    (outcome,) = hardlink(root, journal, share_of(root, A, B))
+    for writer in writers:
+        writer.join()
+    assert outcome.reason is Reason.CONFLICT
+    assert (root / B).read_bytes().startswith(EDIT), "the first edit"
+    assert Path(outcome.detail).read_bytes().startswith(EDIT), "the second"
+    assert not os.path.samefile(outcome.detail, root / B)
+    if keeper == "replaced":
+        assert (root / A).read_bytes() == b"somebody's"
+    assert leftovers(root) == [outcome.detail]
+
+
 def waits(thread: threading.Thread, inode: int) -> bool:
     """Whether a thread sleeps in open() for our lease on an inode; another may wait for that already."""
     stack = Path(f"/proc/self/task/{thread.native_id}/wchan").read_text()

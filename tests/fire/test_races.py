@@ -6,11 +6,13 @@ he began, had opened, wrote and was done (one clock for all processes).
 
 from __future__ import annotations
 
+import ctypes
 import json
 import multiprocessing
 import os
 import random
 import shutil
+import signal
 import tempfile
 import time
 import traceback
@@ -85,6 +87,7 @@ class Orders(NamedTuple):
 
 def write_for_ever(orders: Connection) -> None:
     """A writer's life: for each round, orders, go, what was done, the end of the round."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: not without the test
     held: list[int] = []
     while (order := orders.recv()) is not None:
         try:
