@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 
 from .. import state
 from ..model import STAGING_PREFIX, InodeKey, Method
+from . import leases
 from .compare import same_bytes
+from .leases import Lease
 from .opening import Directories, open_name
 from .staging import OLD_SUFFIX, Staging, Swap
 
@@ -181,18 +183,30 @@ def _resolve(scene: _Scene, half: bool) -> tuple[str, str]:
         if half and intact and scene.swap is not None and target is not None:
             # another name was not exchanged: on its own it might not be found again (no record speaks of
             # it, damage is looked for in what is shared), and names of one file would be two files
-            kept = scene.swap.exchange_back(target, staged)
-            scene.staging.drop(scene.staged, target)
+            kept = _give_back(scene.swap, target, staged)
             return ("conflict" if kept else "dropped"), kept
         if not _is(target, change.keeper) or (intact and _same(scene)):
             scene.staging.drop(scene.staged, staged)
             return done, ""
     elif intact and scene.swap is not None and target is not None:
         # somebody's new file, or the old one with somebody's edit: it belongs to the target
-        kept = scene.swap.exchange_back(target, InodeKey(-1, -1))
-        scene.staging.drop(scene.staged, target)
+        kept = _give_back(scene.swap, target, InodeKey(-1, -1))
         return ("conflict" if kept else "dropped"), kept
     return "conflict", f"{change.root}/{change.staged}"
+
+
+def _give_back(swap: Swap, keeper: InodeKey, old: InodeKey) -> str:
+    """Exchange back; the keeper's name is only kept, and returned, if somebody came by it meanwhile."""
+    kept = swap.exchange_back(keeper, old)
+    if swap.staging.holds(swap.staged, keeper):
+        descriptor = open_name(swap.staging.descriptor, swap.staged, keeper)
+        try:
+            if leases.take(descriptor) is Lease.BUSY:
+                return swap.keep_beside()
+            swap.staging.drop(swap.staged, keeper)
+        finally:
+            os.close(descriptor)
+    return kept
 
 
 def _is(found: InodeKey | None, planned: InodeKey) -> bool:
