@@ -22,7 +22,8 @@ from .leases import Lease
 from .linux import link_descriptor, sync_file_system
 from .opening import Directories
 from .outcome import Outcome, SkipError, outcome_of_error
-from .staging import Stagings, Swap
+from .staging import Swap
+from .stagings import Stagings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

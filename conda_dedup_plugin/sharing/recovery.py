@@ -1,31 +1,20 @@
-"""Completing what a killed run left half done, from its intents and from what is really there.
-
-Nothing is removed by its name alone: only the keeper's further name, or the old inode when it is
-unchanged and its target holds the same bytes, or was given up by somebody. Anything else is somebody's
-new content, and is put back or kept.
-"""
+"""Completing what killed runs left half done: tree by tree, every change that they left open."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .. import state
-from ..model import STAGING_PREFIX, InodeKey, Method
-from . import leases
-from .compare import same_bytes
-from .leases import Lease
-from .opening import Directories, open_name
-from .staging import OLD_SUFFIX, Staging, Swap
+from ..model import Method
+from .intents import GONE, settle
+from .opening import Directories
+from .staging import Staging
 
 if TYPE_CHECKING:
     from ..journal import Journal
+    from ..model import InodeKey
     from .change import Change, Entry
-
-
-#: A component of a path is no more, or is something else now.
-_GONE = (FileNotFoundError, NotADirectoryError)
 
 
 def recover(journal: Journal) -> list[str]:
@@ -82,7 +71,7 @@ def _recover_tree(journal: Journal, root: str, half: set[tuple[str, InodeKey]]) 
             if intent.change.root != root:
                 continue
             try:
-                found, kept = _recover(intent.change, directories, _whole(intent) in half)
+                found, kept = settle(intent.change, directories, _whole(intent) in half)
             except OSError as exc:
                 path = f"{root}/{intent.change.path}"
                 notes.append(
@@ -114,158 +103,8 @@ def _remove_staging(directories: Directories, root: str, path: str) -> bool:
             staging.drop_copies()
         finally:
             gone = staging.close(directories)
-    except _GONE:
+    except GONE:
         return True
     except OSError:
         return gone
     return gone
-
-
-@dataclass(slots=True)
-class _Scene:
-    """What is there now: the inodes at the target and in staging (None: nothing)."""
-
-    change: Change
-    swap: Swap | None
-    staging: Staging
-    staged: str
-
-    @property
-    def at_target(self) -> InodeKey | None:
-        if self.swap is None:
-            return None
-        try:
-            return self.swap.key()
-        except FileNotFoundError:
-            return None
-
-    @property
-    def at_staged(self) -> InodeKey | None:
-        return _key(self.staging.descriptor, self.staged)
-
-
-def _recover(change: Change, directories: Directories, half: bool) -> tuple[str, str]:
-    """Return the state to note, and the path of a file that had to be kept in staging, if any."""
-    below, _, staged = change.staged.rpartition("/")
-    if not below.rpartition("/")[2].startswith(STAGING_PREFIX):
-        return "dropped", ""  # no run of ours wrote that
-    try:
-        directory, name = directories.parent(change.root, below)
-        staging = Staging.existing(change.root, below, directory, name)
-    except _GONE:
-        staging = None
-    try:
-        directory, name = directories.parent(change.root, change.path)
-        target = _key(directory, name)
-    except _GONE:
-        target = None
-    if staging is None:
-        return ("done" if _is(target, change.keeper) else "dropped"), ""
-    try:
-        swap = None if target is None else Swap(change.root, change.path, directory, name, staging, staged)
-        scene = _Scene(change, swap, staging, staged)
-        _take_further(scene)
-        return _resolve(scene, half)
-    finally:
-        staging.close(directories)
-
-
-def _resolve(scene: _Scene, half: bool) -> tuple[str, str]:
-    change, target, staged = scene.change, scene.at_target, scene.at_staged
-    done = "done" if _is(target, change.keeper) else "dropped"
-    if staged is None:
-        return done, ""
-    if _is(staged, change.keeper):
-        scene.staging.drop(scene.staged, staged)  # the exchange was never made, or was taken back
-        return "dropped", ""
-    intact = _is(target, change.keeper) and _keeper_intact(scene)
-    if _is(staged, change.old) and _old_unchanged(scene):
-        if half and intact and scene.swap is not None and target is not None:
-            # another name was not exchanged: on its own it might not be found again (no record speaks of
-            # it, damage is looked for in what is shared), and names of one file would be two files
-            kept = _give_back(scene.swap, target, staged)
-            return ("conflict" if kept else "dropped"), kept
-        if not _is(target, change.keeper) or (intact and _same(scene)):
-            scene.staging.drop(scene.staged, staged)
-            return done, ""
-    elif intact and scene.swap is not None and target is not None:
-        # somebody's new file, or the old one with somebody's edit: it belongs to the target
-        kept = _give_back(scene.swap, target, InodeKey(-1, -1))
-        return ("conflict" if kept else "dropped"), kept
-    return "conflict", f"{change.root}/{change.staged}"
-
-
-def _give_back(swap: Swap, keeper: InodeKey, old: InodeKey) -> str:
-    """Exchange back; the keeper's name is only kept, and returned, if somebody came by it meanwhile."""
-    kept = swap.exchange_back(keeper, old)
-    if swap.staging.holds(swap.staged, keeper):
-        descriptor = open_name(swap.staging.descriptor, swap.staged, keeper)
-        try:
-            if leases.take(descriptor) is Lease.BUSY:
-                return swap.keep_beside()
-            swap.staging.drop(swap.staged, keeper)
-        finally:
-            os.close(descriptor)
-    return kept
-
-
-def _is(found: InodeKey | None, planned: InodeKey) -> bool:
-    """Whether it is the inode of the journal; its device may have another number since."""
-    return found is not None and found.number == planned.number
-
-
-def _key(directory: int, name: str) -> InodeKey | None:
-    try:
-        stat = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
-        return None
-    return InodeKey(stat.st_dev, stat.st_ino)
-
-
-def _old_unchanged(scene: _Scene) -> bool:
-    stat = os.stat(scene.staged, dir_fd=scene.staging.descriptor, follow_symlinks=False)
-    return (stat.st_size, stat.st_mtime_ns) == (scene.change.size, scene.change.mtime_ns)
-
-
-def _keeper_intact(scene: _Scene) -> bool:
-    """Whether nobody wrote to the keeper, nor got its inode number for a new file."""
-    if scene.swap is None:
-        return False
-    stat = os.stat(scene.swap.name, dir_fd=scene.swap.directory, follow_symlinks=False)
-    # a repaired file need not have the size that the damaged one had
-    size = stat.st_size if scene.change.method is Method.REPAIR else scene.change.size
-    return (stat.st_size, stat.st_mtime_ns) == (size, scene.change.keeper_mtime_ns)
-
-
-def _same(scene: _Scene) -> bool:
-    """Whether the target and what is staged hold the same bytes, as they should but for a repair."""
-    if scene.change.method is Method.REPAIR:
-        return True
-    target, staged = scene.at_target, scene.at_staged
-    if scene.swap is None or target is None or staged is None:
-        return False
-    one = open_name(scene.staging.descriptor, scene.staged, staged)
-    try:
-        other = open_name(scene.swap.directory, scene.swap.name, target)
-        try:
-            size = os.fstat(one).st_size
-            return os.fstat(other).st_size == size and same_bytes(one, other, size)
-        finally:
-            os.close(other)
-    finally:
-        os.close(one)
-
-
-def _take_further(scene: _Scene) -> None:
-    """Without an atomic exchange the old inode may wait under a further name; bring it to its usual one."""
-    further = scene.staged + OLD_SUFFIX
-    found = _key(scene.staging.descriptor, further)
-    if found is None or not _is(found, scene.change.old):
-        return
-    if _is(scene.at_target, scene.change.old):
-        scene.staging.drop(further, found)
-    elif scene.at_staged is None:
-        os.rename(
-            further, scene.staged,
-            src_dir_fd=scene.staging.descriptor, dst_dir_fd=scene.staging.descriptor,
-        )  # fmt: skip

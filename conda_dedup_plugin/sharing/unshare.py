@@ -15,7 +15,7 @@ from .extents import layout_of
 from .opening import Directories, open_inode
 from .outcome import Outcome, SkipError, outcome_of_error
 from .reflink import dedupe
-from .staging import Stagings
+from .stagings import Stagings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
