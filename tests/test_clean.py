@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 
 from conda_dedup_plugin.cli import main
+from conda_dedup_plugin.environments import Request, find
+from conda_dedup_plugin.inventory import scan
 from conda_dedup_plugin.model import STAGING_PREFIX
 from conda_dedup_plugin.sharing import batches as batches_module
 from conda_dedup_plugin.sharing import hardlink as hardlink_module
 from conda_dedup_plugin.sharing import staging as staging_module
+from conda_dedup_plugin.unused import find_unused, remove_unused
 from tests.conftest import MakeLab
 from tests.lab import needs
 from tests.lab.channel import TWO_BUILDS
@@ -162,6 +165,22 @@ def test_links_in_a_cache_are_not_followed(world: World, tmp_path: Path) -> None
     (tmp_path / "q-1-0").rename(cache / "q-1-0")
     assert clean(world, "--yes")["removed"] == [str(cache / "p-1-0"), str(cache / "q-1-0")]
     assert (target / "deep/file").read_bytes() == b"precious"
+
+
+def test_a_directory_above_a_cache_that_becomes_a_link(world: World, tmp_path: Path) -> None:
+    """What is found is removed there and nowhere else, whoever exchanges a directory on the way."""
+    cache = two_packages(world)
+    inventory = scan(find(Request(pkgs_dirs=(str(cache),), discover=False)), 0)
+    found = find_unused(inventory)
+    assert found
+    elsewhere = tmp_path / "elsewhere"
+    cache.parent.rename(elsewhere)
+    cache.parent.symlink_to(elsewhere)
+    before = snapshot(elsewhere)
+    gone, notes = remove_unused(found)
+    assert gone == []
+    assert len(notes) == len(found)
+    assert snapshot(elsewhere) == before
 
 
 def test_a_package_that_comes_into_use_before_the_answer_stays(world: World) -> None:

@@ -30,7 +30,7 @@ from conda_dedup_plugin.sharing.staging import Swap
 from tests.lab import needs
 from tests.lab.forge import Forge, noise
 from tests.lab.shares import hardlink, leftovers, share_of
-from tests.sharing.test_foreign_writers import is_breaking, replace, start_writer
+from tests.sharing.test_foreign_writers import forbid_exchange, is_breaking, replace, start_writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -303,11 +303,14 @@ def test_a_writer_who_meets_the_old_inode_at_a_replaced_target(
     assert (root / A).read_bytes() == DATA
 
 
+@pytest.mark.parametrize("can_exchange", [True, False])
 @pytest.mark.parametrize("keeper", ["stays", "deleted", "replaced"])
 def test_a_writer_of_a_keeper_whose_last_name_is_taken_back(
-    root: Path, journal: Path, monkeypatch, keeper: str
+    root: Path, journal: Path, monkeypatch, keeper: str, can_exchange: bool
 ) -> None:
     """He came by the target just before it was given back; the keeper's own name is gone by then."""
+    if not can_exchange:
+        forbid_exchange(monkeypatch)
     settle, exchange_back = Hardlinker._settle, Swap.exchange_back
     writers: list[threading.Thread] = []
 
