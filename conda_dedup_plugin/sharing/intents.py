@@ -166,9 +166,14 @@ def _same(scene: _Scene) -> bool:
 
 
 def _take_further(scene: _Scene) -> None:
-    """Without an atomic exchange the old inode may wait under a further name; bring it to its usual one."""
+    """Without an atomic exchange the old inode may wait under a further name; bring it to its usual one.
+
+    The keeper has one while a name is given back.
+    """
     further = scene.staged + OLD_SUFFIX
     found = _key(scene.staging.descriptor, further)
+    if found is not None and _is(found, scene.change.keeper):
+        scene.staging.drop(further, found)
     if found is None or not _is(found, scene.change.old):
         return
     if _is(scene.at_target, scene.change.old):

@@ -206,11 +206,26 @@ class Swap:
             if exc.errno not in _CANNOT_EXCHANGE:
                 raise
             with contextlib.suppress(FileNotFoundError):
-                if self.key() == keeper:
-                    self._rename_over()
+                if self.key() == keeper and self._back_over(keeper):
+                    return ""
         if self.staging.drop(self.staged, old) or not self.staging.has(self.staged):
             return ""
         return self.staged_path
+
+    def _back_over(self, keeper: InodeKey) -> bool:
+        """Rename what came out over the target; the keeper's name is in staging then. Whether it was done."""
+        further = self.staged + OLD_SUFFIX
+        within = {"src_dir_fd": self.staging.descriptor, "dst_dir_fd": self.staging.descriptor}
+        os.link(
+            self.name, further,
+            src_dir_fd=self.directory, dst_dir_fd=self.staging.descriptor, follow_symlinks=False,
+        )  # fmt: skip
+        if not self.staging.holds(further, keeper):
+            os.unlink(further, dir_fd=self.staging.descriptor)  # somebody's new file, at the target still
+            return False
+        self._rename_over()
+        os.rename(further, self.staged, **within)
+        return True
 
     @property
     def staged_path(self) -> str:

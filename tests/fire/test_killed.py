@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import random
@@ -20,7 +21,7 @@ from conda_dedup_plugin.undo import plan_undo, undo
 from conda_dedup_plugin.verify import verify
 from tests.lab.forge import Forge, noise
 from tests.lab.shares import leftovers
-from tests.lab.steps import count_steps, run_and_kill
+from tests.lab.steps import changing_steps, count_steps, run_and_kill
 
 DIST = ("a", "1", "0")
 FILES = {f"lib/lib{number}.so": noise(f"library {number}", 5000) for number in range(4)}
@@ -28,7 +29,9 @@ FILES["lib/python3.12/__pycache__/a.cpython-312.pyc"] = noise("bytecode", 5000)
 TWICE = "lib/lib0.so"
 FOREIGN = b"somebody's new file"
 
+#: Of the steps right before something changes, or all steps there are.
 ROUNDS = [pytest.param(70, id="some"), pytest.param(0, id="every", marks=pytest.mark.soak)]
+EXCHANGES = ["exchange", "no exchange"]
 
 
 class World:
@@ -49,6 +52,8 @@ class World:
         }
         self.expected[f"{self.two}/lib/again.so"] = FILES[TWICE]
         self.stamps = {path: os.stat(path).st_mtime_ns for path in self.expected}
+        self.cached = {f"{self.root}/world/pkgs/a-1-0/{path}": data for path, data in FILES.items()}
+        self.modes = {path: os.stat(path).st_mode for path in (*self.expected, *self.cached)}
 
     def apply(self) -> None:
         assert main(["apply", "--yes", "--quiet", "--no-discover", "--search", str(self.forge.root)]) == 0
@@ -82,6 +87,11 @@ class World:
         """Every path has its content, or one of ``also``."""
         for path, data in self.expected.items():
             assert Path(path).read_bytes() in (data, *also), path
+        for path, data in self.cached.items():
+            assert Path(path).read_bytes() in (data, *also), path
+        for path, mode in self.modes.items():
+            if path in self.expected or path in self.cached:
+                assert os.stat(path).st_mode == mode, path
 
     def check_finished(self) -> None:
         assert leftovers(self.root / "world") == []
@@ -103,9 +113,9 @@ def worlds(shm_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     yield lambda: World(shm_dir / str(next(numbers)), monkeypatch)
 
 
-def steps_of(rounds: int, count: int) -> list[int]:
+def steps_of(rounds: int, count: int, least: int = 300) -> list[int]:
     """Which steps to kill at: all of them, or some, evenly spread."""
-    assert count > 300, "the steps are not seen"
+    assert count > least, "the steps are not seen"
     if not rounds:
         return list(range(1, count + 1))
     stride = count / rounds
@@ -113,9 +123,29 @@ def steps_of(rounds: int, count: int) -> list[int]:
     return [1 + int((number + chance.random()) * stride) for number in range(rounds)]
 
 
+def kills(rounds: int, operation: Callable[[], object], again: Callable[[], object]) -> list[int]:
+    """All steps; or else those before a change, evenly spread. Both arguments are alike, in worlds alike."""
+    if not rounds:
+        return steps_of(0, count_steps(operation))
+    found = changing_steps(again)
+    return [found[number - 1] for number in steps_of(min(rounds, len(found)), len(found), 60)]
+
+
+@pytest.fixture
+def exchanging(request, monkeypatch) -> None:
+    """Some file systems cannot exchange two names."""
+
+    def cannot(*_: object) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    if request.param == "no exchange":
+        monkeypatch.setattr(staging_module, "exchange", cannot)
+
+
+@pytest.mark.parametrize("exchanging", EXCHANGES, indirect=True)
 @pytest.mark.parametrize("rounds", ROUNDS)
-def test_an_apply_killed_at_any_step(worlds, rounds):
-    for step in steps_of(rounds, count_steps(worlds().apply)):
+def test_an_apply_killed_at_any_step(worlds, exchanging, rounds):
+    for step in kills(rounds, worlds().apply, worlds().apply):
         world = worlds()
         assert run_and_kill(world.apply, step) or rounds == 0
         world.check()

@@ -592,7 +592,7 @@ def manage(prefix: Path, cache: Path, paths: Sequence[str], orders: Connection) 
     orders.send(left)
 
 
-@rounds(200, 20_000)
+@rounds(100, 5_000)
 def test_a_package_manager_at_work(
     shm_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until: int
 ) -> None:
