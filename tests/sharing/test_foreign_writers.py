@@ -208,30 +208,6 @@ def test_a_conflict_where_a_name_can_be_no_longer(root, journal, monkeypatch):
     assert states(journal) == ["conflict", "done", "done"]
 
 
-def test_a_writer_who_comes_just_before_a_name_is_given_back(root, journal, monkeypatch):
-    """He opened the target while it was the keeper's: what he writes is beside the target then."""
-    settle, exchange_back = Hardlinker._settle, batches_module.Swap.exchange_back
-    writers = []
-
-    def of_the_old_one(self, job):
-        writers.append(start_writer(f"/proc/self/fd/{job.old.descriptor}", job.old.inode.key.number))
-        settle(self, job)
-
-    def and_of_the_target(self, keeper, old):
-        writers.append(start_writer(root / B, keeper.number))
-        return exchange_back(self, keeper, old)
-
-    monkeypatch.setattr(Hardlinker, "_settle", of_the_old_one)
-    monkeypatch.setattr(batches_module.Swap, "exchange_back", and_of_the_target)
-    (outcome,) = hardlink(root, journal, share_of(root, A, B))
-    for writer in writers:
-        writer.join()
-    assert outcome.reason is Reason.CONFLICT
-    assert (root / B).read_bytes().startswith(EDIT), "the first edit"
-    assert Path(outcome.detail).read_bytes().startswith(EDIT), "the second"
-    assert os.path.samefile(outcome.detail, root / A)
-
-
 @pytest.mark.parametrize("names", [1, 4])
 @pytest.mark.parametrize(
     "rounds", [pytest.param(60, id="few"), pytest.param(6000, id="many", marks=pytest.mark.soak)]
