@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from .errors import StateError
 from .journal import entry_of
-from .model import Method
+from .model import InodeKey, Method
 from .state import is_running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from .journal import Journal
     from .sharing.change import Entry
@@ -137,13 +137,25 @@ def compact(journal: Journal, now: float) -> None:
         )
 
 
-def stale(entries: Sequence[Entry]) -> list[Entry]:
+def note_move(journal: Journal, place: tuple[str, str], old: InodeKey) -> None:
+    """Note the inode that a name (root, path) has now instead of ``old``.
+
+    Who removed or replaced it meanwhile has taken back himself what made it a hard link.
+    """
+    with suppress(OSError):
+        now = os.lstat("/".join(place))
+        journal.moved(place, old, InodeKey(now.st_dev, now.st_ino), now.st_mtime_ns)
+
+
+def stale(entries: Sequence[Entry], linked: Mapping[tuple[str, str], list[Entry]]) -> list[Entry]:
     """Return what is shared no more: the name stands for another inode now, or for none.
+
+    ``linked`` are the :func:`chains` of ``entries``.
 
     What is in a tree that is not there is none of it: that may be mounted again.
     """
     there = {root: os.path.isdir(root) for root in {entry.change.root for entry in entries}}
-    alive = {entry.number for chain in chains(entries).values() for entry in chain}
+    alive = {entry.number for chain in linked.values() for entry in chain}
     return [
         entry
         for entry in entries
@@ -158,7 +170,7 @@ def _is_reflinked(entry: Entry) -> bool:
 
 def _forget_stale(journal: Journal, now: float) -> None:
     entries = shared(journal)
-    gone = {entry.number for entry in stale(entries)}
+    gone = {entry.number for entry in stale(entries, chains(entries))}
     started = dict(journal.read("SELECT id, started FROM run"))
     for entry in entries:
         if now - started.get(entry.run, 0.0) > REMEMBER_GONE and not os.path.isdir(entry.change.root):

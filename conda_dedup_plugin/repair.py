@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from . import archives, history, state
 from .apply import Applied
 from .journal import NoJournal
-from .model import InodeKey, Manager, Method, Reason
+from .model import Manager, Method, Reason
 from .sharing.copying import copy_bytes, digest_of
 from .sharing.opening import open_inode
 from .sharing.outcome import Outcome
@@ -191,19 +191,11 @@ def carry_out(repair: Repair, journal: Journal, command: str) -> Applied:
             paths = scope.paths_of(inode)
             applied.add(outcome, inode.size, paths[0])
             if outcome.method is not None:
-                _moved(scope, journal, inode)
+                for name in inode.names:
+                    history.note_move(journal, (scope.trees[name.tree].root, name.path), inode.key)
         journal.finish()
         history.compact(journal, time.time())
     return applied
-
-
-def _moved(scope: Scope, journal: Journal, inode: Inode) -> None:
-    """Note each name's new inode; who removed or replaced one meanwhile has taken it back himself."""
-    for name, path in zip(inode.names, scope.paths_of(inode), strict=True):
-        with suppress(OSError):
-            now = os.lstat(path)
-            place = (scope.trees[name.tree].root, name.path)
-            journal.moved(place, inode.key, InodeKey(now.st_dev, now.st_ino), now.st_mtime_ns)
 
 
 def _outcomes(repair: Repair, journal: Journal, locked: set[str]) -> Iterator[Outcome]:

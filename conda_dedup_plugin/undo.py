@@ -12,7 +12,7 @@ from . import history, state
 from .apply import Applied
 from .errors import DedupError
 from .journal import NoJournal
-from .model import InodeKey, Reason
+from .model import Reason
 from .sharing.outcome import Outcome
 from .sharing.private import Privatizer
 from .sharing.unshare import Unsharer
@@ -86,15 +86,10 @@ def undo(undoing: Undoing, journal: Journal, command: str) -> Applied:
 
 def _note_earlier(undoing: Undoing, journal: Journal, inode: Inode) -> None:
     """Note the new inode of names that an earlier run had given the one before: it can be undone as well."""
-    if not undoing.earlier:
-        return
-    for name, path in zip(inode.names, undoing.scope.paths_of(inode), strict=True):
+    for name in inode.names:
         place = (undoing.scope.trees[name.tree].root, name.path)
         if place in undoing.earlier:
-            with suppress(OSError):
-                now = os.lstat(path)
-                old = undoing.earlier[place].change.keeper
-                journal.moved(place, old, InodeKey(now.st_dev, now.st_ino), now.st_mtime_ns)
+            history.note_move(journal, place, undoing.earlier[place].change.keeper)
 
 
 def _outcomes(undoing: Undoing, journal: Journal, locked: set[str]) -> Iterator[Outcome]:

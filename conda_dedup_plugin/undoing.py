@@ -60,10 +60,15 @@ def plan_undo(journal: Journal, roots: Collection[str] | None = None, run: str |
     groups: dict[tuple[InodeKey, str, int], list[list[Entry]]] = defaultdict(list)
     inodes: dict[InodeKey, Inode] = {}
     copied = set()
-    for (root, path), chain in history.chains(entries).items():
+    linked = history.chains(entries)
+    for (root, path), chain in linked.items():
         undone, earlier = _split(chain, run)
         inode = _lstat(f"{root}/{path}")
-        if not undone or inode is None or (inode.nlink == 1 and _edited(inode, chain[0])):
+        if (
+            not undone
+            or inode is None
+            or (inode.nlink == 1 and not chain[0].change.keeper_is_as_noted(inode))
+        ):
             continue  # the number of the keeper, and somebody else's file
         copied.add((root, path))
         inodes.setdefault(inode.key, inode)
@@ -71,11 +76,11 @@ def plan_undo(journal: Journal, roots: Collection[str] | None = None, run: str |
         if earlier:
             undoing.earlier[root, path] = earlier[0]
     for (key, _, _), members in groups.items():
-        undoing.edited += _edited(inodes[key], members[0][0])
+        undoing.edited += not members[0][0].change.keeper_is_as_noted(inodes[key])
         undoing.copies.append(_copy(inodes[key], members, index))
         undoing.entries[id(undoing.copies[-1].duplicate)] = [entry for chain in members for entry in chain]
     _add_reflinks(undoing, entries, run, index, copied)
-    undoing.stale += [entry for entry in history.stale(entries) if run in (None, entry.run)]
+    undoing.stale += [entry for entry in history.stale(entries, linked) if run in (None, entry.run)]
     return undoing
 
 
@@ -89,16 +94,11 @@ def _split(chain: list[Entry], run: str | None) -> tuple[list[Entry], list[Entry
 
 def _copy(inode: Inode, members: list[list[Entry]], index: dict[str, int]) -> Copy:
     """Names that were of one inode before they were given this one get one inode together again."""
-    newest, oldest = members[0][0], members[0][-1].change
+    newest, oldest = members[0][0].change, members[0][-1].change
     own = inode.alone()
     for chain in members:
         own.names.append(Name(index[chain[0].change.root], chain[0].change.path, None))
-    return Copy(own, inode.mtime_ns if _edited(inode, newest) else oldest.mtime_ns)
-
-
-def _edited(inode: Inode, newest: Entry) -> bool:
-    change = newest.change
-    return (inode.size, inode.mtime_ns) != (change.size, change.keeper_mtime_ns)
+    return Copy(own, oldest.mtime_ns if newest.keeper_is_as_noted(inode) else inode.mtime_ns)
 
 
 def _add_reflinks(

@@ -89,9 +89,7 @@ def _stamps(chains: Mapping[tuple[str, str], list[Entry]]) -> dict[InodeKey, boo
     for (root, path), chain in chains.items():
         with suppress(OSError):
             inode = Inode.of(os.lstat(f"{root}/{path}"))
-            change = chain[0].change
-            same = (inode.size, inode.mtime_ns) == (change.size, change.keeper_mtime_ns)
-            stamps[inode.key] = stamps.get(inode.key, True) and same
+            stamps[inode.key] = stamps.get(inode.key, True) and chain[0].change.keeper_is_as_noted(inode)
     return stamps
 
 

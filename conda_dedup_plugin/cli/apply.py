@@ -67,9 +67,8 @@ def execute(options: argparse.Namespace) -> int:
         notes += [*analysis.warnings, *(applied.notes if applied else [])]
         err = text.console(stderr=True)
         text.print_notes([] if options.quiet else notes, err)
-        text.print_notes(
-            [f"{path}: {error}" for path, error in (applied.failed if applied else [])], err, "failed"
-        )
+        if applied is not None:
+            text.print_failed(applied, err)
     return 1 if applied is not None and applied.failed else 0
 
 

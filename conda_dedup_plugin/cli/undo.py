@@ -73,8 +73,7 @@ def execute(options: argparse.Namespace) -> int:
             upkeep.print_undone(applied, text.console())
         text.print_notes(notes, text.console(stderr=True))
     if not options.json and applied:
-        failed = [f"{path}: {error}" for path, error in applied.failed]
-        text.print_notes(failed, text.console(stderr=True), "failed")
+        text.print_failed(applied, text.console(stderr=True))
     return 1 if applied is not None and applied.failed else 0
 
 

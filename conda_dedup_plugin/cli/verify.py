@@ -79,9 +79,8 @@ def execute(options: argparse.Namespace) -> int:
             upkeep.print_repair(repair, applied, text.console())
         err = text.console(stderr=True)
         text.print_notes([] if options.quiet else notes, err)
-        text.print_notes(
-            [f"{path}: {error}" for path, error in (applied.failed if applied else [])], err, "failed"
-        )
+        if applied is not None:
+            text.print_failed(applied, err)
     healed = applied is not None and repair is not None and not repair.beyond
     healed = healed and applied is not None and applied.inodes == len(repair.copies if repair else ())
     return 0 if healed or not verified.damages else 1

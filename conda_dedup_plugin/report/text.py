@@ -116,6 +116,11 @@ def print_left_alone(applied: Applied, out: Console) -> None:
         out.print(Text(f"left alone: {files(inodes)}, {decimal(size)}: {reason.value}"))
 
 
+def print_failed(applied: Applied, err: Console) -> None:
+    """Print what went wrong, a line for each file."""
+    print_notes([f"{path}: {error}" for path, error in applied.failed], err, "failed")
+
+
 def print_notes(notes: list[str], err: Console, what: str = "warning") -> None:
     """Print warnings, a line each."""
     for note in notes:

@@ -49,6 +49,10 @@ class Change:
             keeper_mtime_ns=keeper.mtime_ns,
         )
 
+    def keeper_is_as_noted(self, inode: Inode) -> bool:
+        """Whether the keeper, as ``inode``, has the size and mtime that it was noted with."""
+        return (inode.size, inode.mtime_ns) == (self.size, self.keeper_mtime_ns)
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:

@@ -48,8 +48,7 @@ class Staging:
             with contextlib.suppress(OSError):
                 os.rmdir(name, dir_fd=parent)
             raise
-        stat = os.fstat(descriptor)
-        if stat.st_uid != os.geteuid() or stat.st_mode & 0o077:
+        if not _is_ours(descriptor):
             os.close(descriptor)
             raise PermissionError(f"{root}/{below}/{name} is not ours")
         return cls(run, root, below, descriptor)
@@ -58,8 +57,7 @@ class Staging:
     def existing(cls, root: str, path: str, parent: int, name: str) -> Staging:
         """Open one that an earlier run left at ``path`` of the tree, ``name`` in the open ``parent``."""
         descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
-        stat = os.fstat(descriptor)
-        if stat.st_uid != os.geteuid() or stat.st_mode & 0o077:
+        if not _is_ours(descriptor):
             os.close(descriptor)
             raise PermissionError(errno.EPERM, "it is not ours")
         below, _, last = path.rpartition("/")
@@ -129,6 +127,12 @@ class Staging:
         except OSError as exc:
             return exc.errno == errno.ENOENT
         return True
+
+
+def _is_ours(descriptor: int) -> bool:
+    """Whether an open directory is ours, and nobody else gets into it."""
+    stat = os.fstat(descriptor)
+    return stat.st_uid == os.geteuid() and not stat.st_mode & 0o077
 
 
 @dataclass(slots=True)
