@@ -1,35 +1,36 @@
-"""The run after a conda command: only what the command changed is looked at, and only it is changed."""
+"""The run after a command: only what the command changed is looked at, and only it is changed."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from . import pending
 from .apply import apply_plan
-from .changes import CLOCK_SLACK, Changed, Command, came, changed_environments
-from .compare import Listing, Neighbours, shared_objects
+from .changes import CLOCK_SLACK, Changed, Command, changed_environments, touched_environments
+from .compare import look
 from .engine import analyse_inventory
-from .environments import Request, find, is_environment
-from .errors import DedupError
+from .environments import Request, find
 from .inventory import scan_listed
 from .model import Reason, Scope
 from .plan import PlanOptions
-from .records.conda_meta import read_dists, read_record
-from .records.pip_record import dist_infos
+from .records.conda_meta import read_dists
+from .trees import is_environment, is_virtual_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from .model import Claim
     from .settings import Settings
 
-__all__ = ["Command", "Shared", "share_changed"]
+__all__ = ["Command", "Shared", "everything", "lines", "share_changed", "share_touched"]
 
-#: So many seconds a conda command waits for another process that writes to the journal.
+#: So many seconds a command waits for another process that writes to the journal.
 _PATIENCE = 0.2
+#: So many environments are named where work was put off.
+_MOST_NAMED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +44,115 @@ class Shared:
     seconds: float
     #: What else the user should know, a sentence each.
     notes: tuple[str, ...] = ()
+    #: Whether something is left, for the time was over.
+    unfinished: bool = False
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to tell."""
+        return bool(self.names or self.failed or self.notes or self.unfinished)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What the work on every environment has in common.
+
+    ``began``: the command, in seconds since the epoch; ``until``: the end of the time, on the clock
+    ``time.monotonic``.
+    """
+
+    settings: Settings
+    label: str
+    began: float
+    until: float
+
+    @property
+    def is_over(self) -> bool:
+        return time.monotonic() >= self.until
 
 
 def share_changed(settings: Settings, command: Command) -> Iterator[Shared]:
-    """Share what a command brought, environment by environment; yields what was shared, or failed."""
-    own = (os.path.realpath(prefix) for prefix in command.transactions)
-    scope = find(Request(prefixes=tuple(prefix for prefix in own if is_environment(prefix))))
+    """Share what a command of conda brought, environment by environment; yields what was shared, or failed.
+
+    The time for it is ``settings.auto_budget``; what is not begun then stays pending.
+    """
+    run = _Run(settings, f"conda {command.name}", command.began, time.monotonic() + settings.auto_budget)
+    scope = everything(command.transactions)
+    yield from _share_all(run, scope, changed_environments(scope, command))
+
+
+def share_touched(
+    settings: Settings, scope: Scope, since: float, name: str, copies: bool = False
+) -> Iterator[Shared]:
+    """Do the same for any command that began at ``since``, in the selected environments of ``scope``.
+
+    ``name`` is noted in the journal; ``copies``: the user asks for independent files.
+    """
+    run = _Run(settings, name, since, time.monotonic() + settings.auto_budget)
+    yield from _share_all(run, scope, touched_environments(scope, since, copies))
+
+
+def everything(more: Iterable[str] = ()) -> Scope:
+    """Return all that is discovered, the environments that are remembered, and of ``more`` what is one."""
+    prefixes = [*map(os.path.realpath, more), *(check.prefix for check in pending.remembered())]
+    there = [prefix for prefix in prefixes if is_environment(prefix) or is_virtual_environment(prefix)]
+    scope = find(Request(prefixes=tuple(dict.fromkeys(there))))
+    return Scope(tuple(replace(tree, selected=True) for tree in scope.trees), scope.warnings)
+
+
+def lines(settings: Settings, results: Iterable[Shared], prog: str) -> Iterator[str]:
+    """Put into words what was done, while it is done; ``prog`` is what to call for more."""
+    unfinished = []
+    for shared in results:
+        yield from shared.notes
+        if shared.names or shared.failed:
+            yield _line(shared, prog)
+        if shared.unfinished:
+            unfinished.append(shared.name)
+    if unfinished:
+        names = ", ".join(f"'{name}'" for name in unfinished[:_MOST_NAMED])
+        more = len(unfinished) - _MOST_NAMED
+        words = " ".join(f"-n {shlex.quote(name)}" for name in unfinished[:_MOST_NAMED])
+        yield (
+            f"the {settings.auto_budget} s for sharing are over; the rest of "
+            f"{'env' if len(unfinished) == 1 else 'envs'} {names}{f' and {more} more' if more > 0 else ''} "
+            f"is taken up after the next command, or now by: {prog} apply{f' {words}' if more <= 0 else ''}"
+        )
+
+
+def _line(shared: Shared, prog: str) -> str:
+    from rich.filesize import decimal
+
+    from .report.text import files
+
+    line = (
+        f"{files(shared.names)} of env '{shared.name}' now shared, "
+        f"{decimal(shared.bytes_freed)} freed in {shared.seconds:.1f} s"
+    )
+    return line + (f"; {shared.failed} failed, see: {prog} apply" if shared.failed else "")
+
+
+def _share_all(run: _Run, scope: Scope, environments: Mapping[str, Changed]) -> Iterator[Shared]:
+    """Share what came into each environment; what is not begun in time is noted."""
     indices = {tree.root: index for index, tree in enumerate(scope.trees) if not tree.is_cache}
-    for root, changed in changed_environments(scope, command).items():
-        if root in indices:
-            shared = _share(settings, command, _only(scope, indices[root]), indices[root], changed)
-            if shared.names or shared.failed or shared.notes:
-                yield shared
+    begun = False
+    for root, changed in environments.items():
+        if root not in indices:
+            continue
+        index = indices[root]
+        if run.settings.auto_budget == 0 or (begun and run.is_over):
+            _note(root, changed)
+            if begun:
+                yield Shared(scope.trees[index].name, 0, 0, 0, 0.0, unfinished=True)
+            continue
+        begun = True
+        shared = _share(run, _only(scope, index), index, changed)
+        if shared:
+            yield shared
+
+
+def _note(root: str, changed: Changed) -> None:
+    since = changed.since + CLOCK_SLACK
+    pending.note(root, changed.dists, changed.copies, since, changed.wheels)
 
 
 def _only(scope: Scope, index: int) -> Scope:
@@ -62,74 +160,36 @@ def _only(scope: Scope, index: int) -> Scope:
     return Scope(tuple(replace(tree, selected=number == index) for number, tree in enumerate(scope.trees)))
 
 
-def _share(settings: Settings, command: Command, scope: Scope, index: int, changed: Changed) -> Shared:
+def _share(run: _Run, scope: Scope, index: int, changed: Changed) -> Shared:
     """Share what came into the environment at ``index``, and remember it."""
     start = time.monotonic()
-    root = scope.trees[index].root
-    min_size = max(settings.min_size, 1)  # empty files are never shared
-    listing = _listing(scope, index, changed, min_size)
+    looked_at = time.time()
+    root, name = scope.trees[index].root, scope.trees[index].name
+    min_size = max(run.settings.min_size, 1)  # empty files are never shared
+    looked = look(scope, index, changed, min_size, lambda: run.is_over)
     options = PlanOptions(
-        method=settings.method,
+        method=run.settings.method,
         euid=os.geteuid(),
         reflink_only=changed.copies,
         # on an overlay, what an earlier command left may lie in a lower layer
-        fresh_since_ns=int((command.began - CLOCK_SLACK) * 1e9),
+        fresh_since_ns=int((run.began - CLOCK_SLACK) * 1e9),
     )
-    analysis = analyse_inventory(scan_listed(scope, listing.trees, min_size), options)
+    analysis = analyse_inventory(scan_listed(scope, looked.listing.trees, min_size), options)
     result = pending.Result(0, 0)
     notes: list[str] = []
     if analysis.plan.shares:
-        applied = apply_plan(analysis, f"conda {command.name}", patience=_PATIENCE)
+        applied = apply_plan(analysis, run.label, patience=_PATIENCE, until=run.until)
         result = pending.Result(applied.names, applied.bytes_freed, len(applied.failed))
         notes = applied.notes
         if Reason.LOCKED in applied.skipped:
-            pending.note(root, changed.dists, changed.copies, changed.since + CLOCK_SLACK)
-            return Shared(scope.trees[index].name, 0, 0, 0, 0.0, tuple(applied.notes))
-    pending.done(root, sorted(read_dists(root)), result)
+            _note(root, changed)
+            return Shared(name, 0, 0, 0, 0.0, tuple(notes))
+        looked.put_off(index, applied.put_off)
+    specs = sorted(read_dists(root))
+    unfinished = bool(looked.dists or looked.wheels)
+    if unfinished:
+        pending.put_off(root, specs, result, looked.dists, changed.copies, looked_at, looked.wheels)
+    else:
+        pending.done(root, specs, result)
     seconds = time.monotonic() - start
-    name = scope.trees[index].name
-    return Shared(name, result.files, result.bytes_freed, result.failed, seconds, tuple(notes))
-
-
-def _listing(scope: Scope, own: int, changed: Changed, min_size: int) -> Listing:
-    """List the files of what came into an environment, and where those it holds alone may be as well."""
-    root = scope.trees[own].root
-    listing = Listing()
-    neighbours = Neighbours(scope.trees, own)
-    paths = read_dists(root)
-    owned: set[str] = set()
-    for stem in sorted(changed.dists & paths.keys()):
-        try:
-            _, claims = read_record(paths[stem])
-        except DedupError:
-            continue  # the report says what is wrong with it
-        owned.update(path for path in claims if path.endswith(".dist-info/RECORD"))
-        alone = _held_alone(root, claims, min_size)
-        if alone:
-            listing.add(own, claims)
-            neighbours.same_package(stem, alone, listing)
-    for wheel, record in dist_infos(root).items():
-        if came(record) < changed.since or _relative(record, root) in owned:
-            continue
-        claims = shared_objects(record, root)
-        if _held_alone(root, claims, min_size):
-            listing.add(own, claims)
-            neighbours.same_wheel(wheel, listing)
-    return listing
-
-
-def _relative(path: os.PathLike[str], root: str) -> str:
-    return os.fspath(path)[len(root) + 1 :].replace(os.sep, "/")
-
-
-def _held_alone(root: str, claims: Mapping[str, Claim], min_size: int) -> dict[str, Claim]:
-    """Return the claims of files that are big enough and no hard links, as most of what conda installs is."""
-    alone = {}
-    for path, claim in claims.items():
-        try:
-            stat = os.lstat(f"{root}/{path}")
-        except OSError:
-            continue
-        if stat.st_nlink == 1 and stat.st_size >= min_size:
-            alone[path] = claim
-    return alone
+    return Shared(name, result.files, result.bytes_freed, result.failed, seconds, tuple(notes), unfinished)

@@ -15,7 +15,6 @@ from .environments import is_environment
 from .files import read_regular
 from .records.conda_meta import read_dists
 from .records.pip_record import site_packages
-from .state import process_identity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,40 +47,92 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """What came into one environment since a time: conda packages as name-version-build, and pip's."""
+    """What came into one environment: conda packages as name-version-build, and pip's since a time.
+
+    ``wheels``: the names of directories ``.dist-info`` that came before.
+    """
 
     dists: frozenset[str]
     since: float
     copies: bool = False
+    wheels: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, left: pending.Pending) -> Changed:
+        """What a process had announced."""
+        return cls(frozenset(left.linked), left.noted - CLOCK_SLACK, left.copies, frozenset(left.wheels))
 
     def joined(self, other: Changed | None) -> Changed:
         """Both."""
         if other is None:
             return self
-        return Changed(self.dists | other.dists, min(self.since, other.since), self.copies or other.copies)
+        return Changed(
+            self.dists | other.dists,
+            min(self.since, other.since),
+            self.copies or other.copies,
+            self.wheels | other.wheels,
+        )
 
 
 def changed_environments(scope: Scope, command: Command) -> dict[str, Changed]:
-    """Return what changed, by the real path of the environment."""
+    """Return what changed, by the real path of the environment: that of the command first.
+
+    Then comes what earlier commands left behind, at last what pip did without conda.
+    """
     since = command.began - CLOCK_SLACK
     found: dict[str, Changed] = {}
-    for prefix, left in pending.left_behind():
-        found[prefix] = Changed(frozenset(left.linked), left.noted - CLOCK_SLACK, left.copies)
     for prefix, dists in command.transactions.items():
-        root = os.path.realpath(prefix)
         told = Changed(frozenset("-".join(dist) for dist in dists), since, command.copies)
-        # what a dead process had announced there was taken over when this one announced its own
-        announced = pending.read(root).pending
-        if announced is not None and announced.process == process_identity(os.getpid()):
-            told = told.joined(
-                Changed(frozenset(announced.linked), announced.noted - CLOCK_SLACK, announced.copies)
-            )
-        found[root] = told.joined(found.get(root))
+        _join(found, os.path.realpath(prefix), told)
     for root in _stamped(scope, command, since):
-        stems = (stem for stem, path in read_dists(root).items() if modified(path) >= since)
-        stamped = Changed(frozenset(stems), since, command.copies)
-        found[root] = stamped.joined(found.get(root))
+        _join(found, root, _newer(root, since, command.copies))
+    _join_remembered(found, command.copies)
     return found
+
+
+def touched_environments(scope: Scope, since: float, copies: bool) -> dict[str, Changed]:
+    """Return the same of any command, which began at ``since``: what changed in the selected environments."""
+    since -= CLOCK_SLACK
+    roots = [tree.root for tree in scope.trees if tree.selected and not tree.is_cache]
+    found: dict[str, Changed] = {}
+    for root in roots:
+        # rattler keeps no history
+        touched = came(f"{root}/conda-meta") >= since or _touched(root, since)
+        if touched and _is_own(root) and not pending.is_somebody_elses(root, since):
+            found[root] = _newer(root, since, copies)
+    _join_remembered(found, copies)
+    return {root: changed for root, changed in found.items() if root in roots}
+
+
+def _newer(root: str, since: float, copies: bool) -> Changed:
+    """What came into an environment since a time, going by its records."""
+    stems = (stem for stem, path in read_dists(root).items() if came(path) >= since)
+    return Changed(frozenset(stems), since, copies)
+
+
+def _join(found: dict[str, Changed], root: str, changed: Changed) -> None:
+    found[root] = changed.joined(found.get(root))
+
+
+def _join_remembered(found: dict[str, Changed], copies: bool) -> None:
+    """Add what nobody did that was announced, and environments that changed since they were checked.
+
+    Each the one that waits for longest first.
+    """
+    checks = sorted(pending.remembered(), key=lambda check: check.checked or 0)
+    for check in checks:
+        if check.pending is not None and check.pending.is_free:
+            _join(found, check.prefix, Changed.of(check.pending))
+    for check in checks:
+        if check.pending is not None and not check.pending.is_free:
+            continue
+        if check.checked is not None and _is_own(check.prefix) and _is_piped(check.prefix, check.checked):
+            _join(found, check.prefix, Changed(frozenset(), check.checked - CLOCK_SLACK, copies))
+
+
+def _is_piped(root: str, since: float) -> bool:
+    """Whether something came into, or went from, where pip installs."""
+    return any(modified(path) > since for path in site_packages(root))
 
 
 def _stamped(scope: Scope, command: Command, since: float) -> list[str]:
@@ -126,9 +177,7 @@ def _is_work_of(root: str, command: Command, since: float) -> bool:
 
 def _touched(root: str, since: float) -> bool:
     """Whether conda or pip was at work in an environment."""
-    if modified(f"{root}/conda-meta/history") >= since:
-        return True
-    return any(modified(path) >= since for path in site_packages(root))
+    return any(modified(path) >= since for path in (f"{root}/conda-meta/history", *site_packages(root)))
 
 
 def modified(path: str | os.PathLike[str]) -> float:

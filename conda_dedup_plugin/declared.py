@@ -23,6 +23,10 @@ _NAME = "dedup"
 AUTO = "dedup_auto"
 METHOD = "dedup_method"
 MIN_SIZE = "dedup_min_size"
+GOAL = "dedup_goal"
+HARDLINK_UNTRACKED = "dedup_hardlink_untracked"
+NORMALIZE_BYTECODE = "dedup_normalize_bytecode"
+AUTO_BUDGET = "dedup_auto_budget"
 
 
 def safely(hook: Callable[[], Any]) -> Callable[[], list[Any]]:
@@ -120,6 +124,14 @@ def conda_settings() -> Iterator[CondaSetting]:
         (AUTO, "true", "Share duplicates after each command that changes an environment: true or false."),
         (METHOD, "auto", "How conda-dedup shares files: auto, reflink or hardlink."),
         (MIN_SIZE, "4096", "The size in bytes below which conda-dedup leaves files alone."),
+        (GOAL, "bytes", "What conda-dedup is to save: bytes or inodes."),
+        (HARDLINK_UNTRACKED, "false", "Hard-link text and data that pip or you installed: true or false."),
+        (
+            NORMALIZE_BYTECODE,
+            "false",
+            "Share the bytecode of equal sources of pip's: true or false.",
+        ),
+        (AUTO_BUDGET, "5", "How many seconds conda-dedup may take after a conda command."),
     ):
         parameter = PrimitiveParameter(default, element_type=str)
         yield CondaSetting(name=name, description=description, parameter=parameter)

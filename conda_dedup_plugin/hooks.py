@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from .automatic import Shared
-
 log = logging.getLogger(__name__)
 
 #: The commands that may change an environment, by the names conda gives them.
@@ -112,7 +110,7 @@ def _after(command: str) -> None:
         _say(warning)
     if not settings.auto:
         return
-    from .automatic import Command, share_changed
+    from .automatic import Command, lines, share_changed
 
     run = Command(
         name=command,
@@ -122,44 +120,35 @@ def _after(command: str) -> None:
         words=" ".join(sys.argv),
         copies=bool(context.always_copy),
     )
-    for shared in share_changed(settings, run):
-        for note in shared.notes:
-            _say(note)
-        if shared.names or shared.failed:
-            _say(_line(shared))
-
-
-def _line(shared: Shared) -> str:
-    from rich.filesize import decimal
-
-    from .report.text import files
-
-    line = (
-        f"{files(shared.names)} of env '{shared.name}' now shared, "
-        f"{decimal(shared.bytes_freed)} freed in {shared.seconds:.1f} s"
-    )
-    return line + (f"; {shared.failed} failed, see: conda dedup apply" if shared.failed else "")
+    for line in lines(settings, share_changed(settings, run), "conda dedup"):
+        _say(line)
 
 
 def _say(line: str) -> None:
-    """Print one line on stderr, if the user wants to hear anything and if there is a stderr."""
+    """Tell the user of conda a line, if that is wanted."""
 
     def say() -> None:
         from conda.base.context import context
 
-        if context.json or context.quiet or sys.stderr is None:
-            return
-        text = f"dedup: {''.join(c if c.isprintable() else '?' for c in line)}\n"
-        sys.stderr.flush()
-        try:
-            descriptor = sys.stderr.fileno()
-        except (AttributeError, OSError, ValueError):
-            sys.stderr.write(text)
-            return
-        # past the buffer: what is left in it when stderr cannot be written to would end conda with 120
-        os.write(descriptor, text.encode("utf-8", "backslashreplace"))
+        if not (context.json or context.quiet):
+            say_on_stderr(line)
 
     _harmless(say)
+
+
+def say_on_stderr(line: str) -> None:
+    """Print one line on stderr, if there is one; OSError: it cannot be written to."""
+    if sys.stderr is None:
+        return
+    text = f"dedup: {''.join(c if c.isprintable() else '?' for c in line)}\n"
+    sys.stderr.flush()
+    try:
+        descriptor = sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):
+        sys.stderr.write(text)
+        return
+    # past the buffer: what is left in it when stderr cannot be written to would end conda with 120
+    os.write(descriptor, text.encode("utf-8", "backslashreplace"))
 
 
 def _harmless(action: Callable[[], None]) -> None:

@@ -35,6 +35,9 @@ class Manager(enum.Enum):
     RATTLER = "rattler"
     PIXI = "pixi"
     MAGIC = "magic"
+    UV = "uv"
+    #: a virtual environment: it has a ``pyvenv.cfg`` and no ``conda-meta``
+    VENV = "venv"
 
 
 class Method(enum.Enum):
@@ -46,6 +49,8 @@ class Method(enum.Enum):
     COPY = "copy"
     #: verify --repair: the bytes there should be
     REPAIR = "repair"
+    #: a ``.py`` gets the modification time that its bytecode is to have
+    RETIME = "retime"
 
 
 class MethodChoice(enum.Enum):
@@ -54,6 +59,27 @@ class MethodChoice(enum.Enum):
     AUTO = "auto"
     REFLINK = "reflink"
     HARDLINK = "hardlink"
+
+
+class Goal(enum.Enum):
+    """What is to be saved: a reflink saves no inode."""
+
+    BYTES = "bytes"
+    INODES = "inodes"
+
+
+class Cause(enum.Enum):
+    """Where a duplicate comes from."""
+
+    PIP = "pip"
+    COPY = "copy"
+    OTHER_DEVICE = "other_device"
+    CLONE = "clone"
+    BYTECODE = "bytecode"
+    WITHIN_PACKAGE = "within_package"
+    OTHER_BUILD = "other_build"
+    OTHER_CACHE = "other_cache"
+    UNTRACKED = "untracked"
 
 
 class Hazard(enum.IntEnum):
@@ -112,6 +138,9 @@ class Reason(enum.Enum):
     LOCKED = "another run is working on it"
     DESCRIPTORS = "too many open files"
     KEEPER_GONE = "its keeper could not be used"
+    LATER = "left for later: the time was over"
+    BYTECODE = "not all bytecode of its source can be shared"
+    STALE = "not valid for its source"
 
 
 class Dist(NamedTuple):
@@ -168,6 +197,8 @@ class Tree:
     selected: bool = True
     #: CEP 22: marked as frozen by ``conda-meta/frozen``.
     frozen: bool = False
+    #: Made by ``conda create --clone``.
+    cloned: bool = False
 
     @property
     def is_cache(self) -> bool:
@@ -244,6 +275,9 @@ class Inode:
     capabilities: bool = False
     #: Where its bytes lie on the device, where that can be asked for; looked at for candidates only.
     layout: Layout | None = None
+    #: The sha256 (raw) of its content where that was read; ``b""``: read far enough to know that no other
+    #: file holds the same; None: it was not looked at.
+    content: bytes | None = None
 
     @classmethod
     def of(cls, stat: os.stat_result) -> Inode:
@@ -270,6 +304,18 @@ class Inode:
         return bool(self.mode & SETID_BITS) or self.capabilities
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The ``.py`` that bytecode is compiled from: ``inode``, which is to get another modification time (ns).
+
+    ``keeper`` is the source of the keeper's bytecode, where one is shared.
+    """
+
+    inode: Inode
+    mtime_ns: int
+    keeper: Inode | None = None
+
+
 @dataclass(slots=True)
 class Totals:
     """Counted bytes: the T of the JSON schema.
@@ -286,6 +332,18 @@ class Totals:
     freeable_bytes: int = 0
     held_bytes: int = 0
     unrecorded_bytes: int = 0
+    freeable_inodes: int = 0
+
+    def add_share(self, size: int, inodes: int) -> None:
+        """Count what could be freed, in bytes and inodes."""
+        self.duplicate_bytes += size
+        self.freeable_bytes += size
+        self.freeable_inodes += inodes
+
+    def add_held(self, size: int) -> None:
+        """Count bytes that stay."""
+        self.duplicate_bytes += size
+        self.held_bytes += size
 
 
 @dataclass(slots=True)
@@ -298,6 +356,7 @@ class TreeTotals:
     disk_bytes: int = 0
     private_bytes: int = 0
     freeable_bytes: int = 0
+    freeable_inodes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,15 +16,22 @@ if TYPE_CHECKING:
 
 
 class Pending(msgspec.Struct):
-    """Work that a process has announced: what it linked, as name-version-build.
+    """Work that a process has announced: what it linked, as name-version-build, and what came since.
 
-    ``copies``: the user asked for independent files.
+    ``copies``: the user asked for independent files. ``wheels``: the names of directories
+    ``.dist-info`` that came before.
     """
 
     process: str
     noted: float
     linked: list[str] = []
     copies: bool = False
+    wheels: list[str] = []
+
+    @property
+    def is_free(self) -> bool:
+        """Whether this process may do it: its own, or that of one that is gone."""
+        return self.process == process_identity(os.getpid()) or not is_running(self.process)
 
 
 class Result(msgspec.Struct):
@@ -64,22 +71,33 @@ def _write(check: Check) -> None:
     write_atomically(path, msgspec.json.encode(check))
 
 
-def note(prefix: str, linked: Iterable[str], copies: bool = False, since: float | None = None) -> None:
+def note(
+    prefix: str,
+    linked: Iterable[str],
+    copies: bool = False,
+    since: float | None = None,
+    wheels: Iterable[str] = (),
+) -> None:
     """Announce work on an environment: what came there since a time, by default now.
 
     What a dead process had announced there is taken over.
     """
     prefix = os.path.realpath(prefix)
     check = read(prefix)
-    own = process_identity(os.getpid())
-    announced = Pending(own, time.time() if since is None else since, sorted(linked), copies)
+    announced = _own(linked, copies, since, wheels)
     before = check.pending
-    if before is not None and (before.process == own or not is_running(before.process)):
+    if before is not None and before.is_free:
         announced.noted = min(announced.noted, before.noted)
         announced.linked = sorted({*announced.linked, *before.linked})
         announced.copies |= before.copies
+        announced.wheels = sorted({*announced.wheels, *before.wheels})
     check.pending = announced
     _write(check)
+
+
+def _own(linked: Iterable[str], copies: bool, since: float | None, wheels: Iterable[str]) -> Pending:
+    own = process_identity(os.getpid())
+    return Pending(own, time.time() if since is None else since, sorted(linked), copies, sorted(wheels))
 
 
 def clear(prefix: str) -> None:
@@ -103,11 +121,24 @@ def done(prefix: str, specs: Sequence[str], result: Result) -> None:
     _write(Check(os.path.realpath(prefix), time.time(), list(specs), result))
 
 
-def left_behind() -> Iterator[tuple[str, Pending]]:
-    """Yield the environments whose announced work nobody did: its process is gone.
+def put_off(
+    prefix: str,
+    specs: Sequence[str],
+    result: Result,
+    linked: Iterable[str],
+    copies: bool,
+    since: float,
+    wheels: Iterable[str],
+) -> None:
+    """Remember a check that came to no end: what is left of it, and of all that was announced."""
+    left = _own(linked, copies, since, wheels)
+    _write(Check(os.path.realpath(prefix), time.time(), list(specs), result, left))
 
-    What is remembered of an environment that is no more is removed.
-    """
+
+def remembered() -> Iterator[Check]:
+    """Yield what is remembered of every environment; of one that is no more it is removed."""
+    from .trees import is_environment, is_virtual_environment
+
     directory = state_directory() / "envs"
     try:
         with os.scandir(directory) as entries:
@@ -120,7 +151,14 @@ def left_behind() -> Iterator[tuple[str, Pending]]:
                 check = msgspec.json.decode(stream.read(), type=Check)
         except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             continue
-        if not os.path.isdir(f"{check.prefix}/conda-meta"):
+        if is_environment(check.prefix) or is_virtual_environment(check.prefix):
+            yield check
+        else:
             shutil.rmtree(path, ignore_errors=True)
-        elif check.pending is not None and not is_running(check.pending.process):
+
+
+def left_behind() -> Iterator[tuple[str, Pending]]:
+    """Yield the environments whose announced work nobody else is about to do."""
+    for check in remembered():
+        if check.pending is not None and check.pending.is_free:
             yield check.prefix, check.pending

@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from dataclasses import dataclass, field
 
-from .model import Hazard, Inode, Method, MethodChoice, Reason, Totals
+from .model import Cause, Goal, Hazard, Inode, Method, MethodChoice, Reason, Source, Totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +27,17 @@ class PlanOptions:
     same_layer: bool = False
     reflink_only: bool = False
     fresh_since_ns: int | None = None
+    goal: Goal = Goal.BYTES
+    hardlink_untracked: bool = False
+    normalize_bytecode: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Share:
     """One inode to be shared with its keeper; ``freed_bytes`` is what the device gains by it.
 
-    Where inodes share their extents already, the bytes are gained by the last of them.
+    Where inodes share their extents already, the bytes are gained by the last of them. With a ``source``,
+    both are bytecode that differs in the path and the time of its source alone.
     """
 
     duplicate: Inode
@@ -41,6 +45,13 @@ class Share:
     method: Method
     hazard: Hazard
     freed_bytes: int
+    source: Source | None = None
+    cause: Cause = Cause.UNTRACKED
+
+    @property
+    def freed_inodes(self) -> int:
+        """How many inodes the device gains."""
+        return 1 if self.method is Method.HARDLINK else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +61,7 @@ class Held:
     inodes: tuple[Inode, ...]
     reason: Reason
     bytes: int
+    cause: Cause = Cause.UNTRACKED
 
 
 @dataclass(slots=True)
@@ -59,6 +71,12 @@ class Group:
     keeper: Inode
     shares: list[Share] = field(default_factory=list)
     held: list[Held] = field(default_factory=list)
+
+    @property
+    def inodes(self) -> list[Inode]:
+        """Every inode that is shared or held, and the keeper."""
+        duplicates = [share.duplicate for share in self.shares]
+        return [self.keeper, *duplicates, *(inode for held in self.held for inode in held.inodes)]
 
     @property
     def duplicate_bytes(self) -> int:
@@ -95,14 +113,22 @@ class Plan:
                 found[held.reason] = (size + held.bytes, count + len(held.inodes))
         return dict(sorted(found.items(), key=lambda item: -item[1][0]))
 
+    def by_cause(self) -> dict[Cause, Totals]:
+        """Return duplicate, freeable and held bytes, and freeable inodes, for every cause."""
+        causes = {cause: Totals() for cause in Cause}
+        for group in self.groups:
+            for share in group.shares:
+                causes[share.cause].add_share(share.freed_bytes, share.freed_inodes)
+            for held in group.held:
+                causes[held.cause].add_held(held.bytes)
+        return causes
+
     def add_to(self, totals: Totals, by_class: dict[Hazard, Totals]) -> None:
         """Add duplicate, freeable and held bytes to what an inventory counted."""
         for group in self.groups:
             for share in group.shares:
                 for total in (totals, by_class.setdefault(share.hazard, Totals())):
-                    total.duplicate_bytes += share.freed_bytes
-                    total.freeable_bytes += share.freed_bytes
+                    total.add_share(share.freed_bytes, share.freed_inodes)
             for held in group.held:
                 for total in (totals, by_class.setdefault(held.inodes[0].hazard, Totals())):
-                    total.duplicate_bytes += held.bytes
-                    total.held_bytes += held.bytes
+                    total.add_held(held.bytes)

@@ -6,15 +6,26 @@ import reprlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import TypeVar
 
 from conda_dedup_plugin.condarc import Condarc, Found, load_condarc
-from conda_dedup_plugin.declared import AUTO, METHOD, MIN_SIZE
-from conda_dedup_plugin.model import MethodChoice
+from conda_dedup_plugin.declared import (
+    AUTO,
+    AUTO_BUDGET,
+    GOAL,
+    HARDLINK_UNTRACKED,
+    METHOD,
+    MIN_SIZE,
+    NORMALIZE_BYTECODE,
+)
+from conda_dedup_plugin.model import Goal, MethodChoice
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Enum)
 Lookup = Callable[[str], Found | None]
 
+_NAMES = (AUTO, METHOD, MIN_SIZE, GOAL, HARDLINK_UNTRACKED, NORMALIZE_BYTECODE, AUTO_BUDGET)
 _TRUE = frozenset({"true", "yes", "on", "y", "1"})
 _FALSE = frozenset({"false", "no", "off", "n", "0"})
 _UNSET = frozenset({"", "none", "null", "~"})
@@ -29,6 +40,13 @@ class Settings:
     method: MethodChoice = MethodChoice.AUTO
     #: Files of fewer bytes are left alone.
     min_size: int = 4096
+    goal: Goal = Goal.BYTES
+    #: Hard-link text and data that no conda package brought, too.
+    hardlink_untracked: bool = False
+    #: Share the bytecode of equal sources, and give those the same modification time.
+    normalize_bytecode: bool = False
+    #: So many seconds the run after a conda command may take.
+    auto_budget: int = 5
     warnings: tuple[str, ...] = ()
 
 
@@ -43,7 +61,17 @@ def load() -> Settings:
     return Settings(
         auto=_value(lookup, AUTO, _boolean, default.auto, "true or false", warnings),
         method=_value(lookup, METHOD, _method, default.method, "auto, reflink or hardlink", warnings),
-        min_size=_value(lookup, MIN_SIZE, _size, default.min_size, "a number of bytes", warnings),
+        min_size=_value(lookup, MIN_SIZE, _number, default.min_size, "a number of bytes", warnings),
+        goal=_value(lookup, GOAL, _goal, default.goal, "bytes or inodes", warnings),
+        hardlink_untracked=_value(
+            lookup, HARDLINK_UNTRACKED, _boolean, default.hardlink_untracked, "true or false", warnings
+        ),
+        normalize_bytecode=_value(
+            lookup, NORMALIZE_BYTECODE, _boolean, default.normalize_bytecode, "true or false", warnings
+        ),
+        auto_budget=_value(
+            lookup, AUTO_BUDGET, _number, default.auto_budget, "a number of seconds", warnings
+        ),
         warnings=tuple(warnings),
     )
 
@@ -69,7 +97,7 @@ def _conda_lookup() -> Lookup | None:
         from conda.base.context import context
 
         plugins = context.plugins
-        values = {name: getattr(plugins, name) for name in (AUTO, METHOD, MIN_SIZE)}
+        values = {name: getattr(plugins, name) for name in _NAMES}
         sources = tuple(plugins.raw_data.items())
     except Exception:
         # The plugin is not registered (``--no-plugins``, conda as a library), or conda's context is broken.
@@ -126,13 +154,21 @@ def _boolean(value: object) -> bool | None:
 
 
 def _method(value: object) -> MethodChoice | None:
-    text = _text(value)
-    return next((choice for choice in MethodChoice if choice.value == text), None)
+    return _choice(MethodChoice, value)
 
 
-def _size(value: object) -> int | None:
+def _goal(value: object) -> Goal | None:
+    return _choice(Goal, value)
+
+
+def _choice(choices: type[E], value: object) -> E | None:
     text = _text(value)
-    # More digits than any file size has: int() refuses thousands of them.
+    return next((choice for choice in choices if choice.value == text), None)
+
+
+def _number(value: object) -> int | None:
+    text = _text(value)
+    # More digits than any size has: int() refuses thousands of them.
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else None
 
 

@@ -156,6 +156,28 @@ def test_what_failed_before_our_turn_is_taken_up_by_the_next_command(conda_lab: 
     assert all(shared(lab.env_path("one"), lab.env_path("two"), f"{SITE_PACKAGES}/pure_noarch", "*.pyc"))
 
 
+def test_pip_without_conda_is_taken_up_by_the_next_command(conda_lab: MakeLab) -> None:
+    """Whatever that is about; and only once."""
+    lab = conda_lab(with_plugin=True)
+    one, two = lab.create("one", "pip"), lab.create("two", "pip")
+    for prefix in (one, two):
+        lab.pip(prefix, "install", "--no-deps", "numpy")
+    assert not any(shared(one, two, f"{SITE_PACKAGES}/numpy"))
+    assert len(named(lab.conda("create", "--name", "three", "settings"))) == 1
+    assert all(shared(one, two, f"{SITE_PACKAGES}/numpy"))
+    assert named(lab.conda("install", "--name", "three", "two-builds")) == []
+
+
+def test_no_time_at_all(far: CondaLab) -> None:
+    """What is not done is done when there is time again, at a command on something else."""
+    far.conda("create", "--name", "one", "numpy")
+    none = {"CONDA_PLUGINS_DEDUP_AUTO_BUDGET": "0"}
+    assert "dedup: " not in far.conda("create", "--name", "two", "numpy", env=none).stderr
+    assert not any(shared(far.env_path("one"), far.env_path("two"), SITE_PACKAGES))
+    assert named(far.conda("create", "--name", "three", "settings")) == ["two"]
+    assert all(shared(far.env_path("one"), far.env_path("two"), SITE_PACKAGES))
+
+
 # -- what users ask for -------------------------------------------------------------------------------
 
 
@@ -251,18 +273,18 @@ def test_conda_on_the_command_line(far: CondaLab) -> None:
 SABOTAGE = {
     "engine raises": """
         import conda_dedup_plugin.automatic as automatic
-        def broken(*_): raise RuntimeError("sabotaged")
+        def broken(*_, **__): raise RuntimeError("sabotaged")
         automatic.analyse_inventory = broken
     """,
     "interrupted": """
         import os, signal
         import conda_dedup_plugin.automatic as automatic
-        def interrupted(*_): os.kill(os.getpid(), signal.SIGINT)
+        def interrupted(*_, **__): os.kill(os.getpid(), signal.SIGINT)
         automatic.apply_plan = interrupted
     """,
     "exits": """
         import conda_dedup_plugin.automatic as automatic
-        def leaves(*_): raise SystemExit(5)
+        def leaves(*_, **__): raise SystemExit(5)
         automatic.apply_plan = leaves
     """,
     "nothing can be imported": """
@@ -271,7 +293,7 @@ SABOTAGE = {
     """,
     "recording raises": """
         import conda_dedup_plugin.pending as pending
-        def broken(*_): raise KeyboardInterrupt
+        def broken(*_, **__): raise KeyboardInterrupt
         pending.note = broken
     """,
     "no state": """
@@ -311,7 +333,7 @@ def test_a_full_disk(conda_lab: MakeLab, mounted, tmp_path) -> None:
             f"""
             import conda_dedup_plugin.automatic as automatic
             real = automatic.apply_plan
-            def full(*arguments):
+            def full(*arguments, **options):
                 try:
                     with open({str(lab.envs_dirs[0] / "filler")!r}, "wb") as stream:
                         while True:
@@ -319,7 +341,7 @@ def test_a_full_disk(conda_lab: MakeLab, mounted, tmp_path) -> None:
                             stream.flush()
                 except OSError:
                     pass
-                return real(*arguments)
+                return real(*arguments, **options)
             automatic.apply_plan = full
             """
         )

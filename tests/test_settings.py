@@ -32,7 +32,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_nothing_set(home: Path) -> None:
-    assert settings.load() == settings.Settings(True, MethodChoice.AUTO, 4096, ())
+    assert settings.load() == settings.Settings()
     assert settings.always_copy() is False
 
 

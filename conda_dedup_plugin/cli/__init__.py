@@ -10,22 +10,29 @@ from typing import TYPE_CHECKING
 from ..errors import DedupError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import argparse
+    from collections.abc import Callable, Sequence
 
 INTERRUPTED = 130
 
 
-def main(arguments: Sequence[str] | None = None, prog: str = "conda-dedup", as_json: bool = False) -> int:
+def main(
+    arguments: Sequence[str] | None = None,
+    prog: str = "conda-dedup",
+    as_json: bool = False,
+    adapt: Callable[[Sequence[str], argparse.Namespace], Sequence[str]] | None = None,
+) -> int:
     """Run a command line and return its exit code: 0 done (skips included), 1 failed, 2 usage.
 
-    ``as_json``: JSON was asked for before our part of the command line began.
+    ``as_json``: JSON was asked for before our part of the command line began. ``adapt`` may give other
+    words for those that came, and what they mean.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     as_json = as_json or _asks_json(words)
     _prepare_output()
     try:
         try:
-            code = _run(words, prog, as_json)
+            code = _run(words, prog, as_json, adapt)
         except DedupError as exc:
             _tell(exc, prog, as_json)
             code = exc.exit_code
@@ -45,16 +52,24 @@ def main(arguments: Sequence[str] | None = None, prog: str = "conda-dedup", as_j
         return 1
 
 
-def _run(words: list[str], prog: str, as_json: bool) -> int:
+def _run(
+    words: list[str],
+    prog: str,
+    as_json: bool,
+    adapt: Callable[[Sequence[str], argparse.Namespace], Sequence[str]] | None,
+) -> int:
     from .parser import build_parser
 
     try:
-        options = build_parser(prog).parse_args(words)
+        parser = build_parser(prog)
+        options = parser.parse_args(words)
+        if adapt is not None:
+            options = parser.parse_args(adapt(words, options))
     except SystemExit as exc:  # --help and --version
         return int(exc.code or 0)
     options.json = as_json
     options.prog = prog
-    if sys.platform != "linux":
+    if sys.platform != "linux" and not getattr(options, "dedup_anywhere", False):
         raise DedupError("This version works on Linux only.", "Nothing was looked at or changed.")
     return int(options.execute(options))
 
