@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING
 from . import history, state
 from .journal import PATIENCE, Journal, NoJournal
 from .model import Method, Reason
+from .sharing.bytecode import BytecodeLinker
 from .sharing.hardlink import Hardlinker
 from .sharing.outcome import Outcome
 from .sharing.recovery import recover
 from .sharing.reflink import Reflinker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable, Iterator, Mapping
 
     from .engine import Analysis
-    from .model import InodeKey
+    from .model import Inode, InodeKey
     from .plan import Share
+
+#: In the place of a modification time: the source did not get the one that was planned.
+_STAYED = -1
 
 
 @dataclass(slots=True)
@@ -32,10 +36,33 @@ class Applied:
     inodes: int = 0
     names: int = 0
     bytes_freed: int = 0
+    inodes_freed: int = 0
     by_method: dict[Method, tuple[int, int]] = field(default_factory=dict)
     skipped: dict[Reason, tuple[int, int]] = field(default_factory=dict)
     failed: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    #: What was not begun, for the time was over.
+    put_off: list[Share] = field(default_factory=list)
+
+    @property
+    def later(self) -> int:
+        """How many inodes were not looked at, for the time was over."""
+        return len(self.put_off)
+
+    def join(self, other: Applied) -> None:
+        """Add what another run did."""
+        self.inodes += other.inodes
+        self.names += other.names
+        self.bytes_freed += other.bytes_freed
+        self.inodes_freed += other.inodes_freed
+        for method, (inodes, size) in other.by_method.items():
+            known = self.by_method.get(method, (0, 0))
+            self.by_method[method] = (known[0] + inodes, known[1] + size)
+        for reason, (inodes, size) in other.skipped.items():
+            known = self.skipped.get(reason, (0, 0))
+            self.skipped[reason] = (known[0] + inodes, known[1] + size)
+        self.failed += other.failed
+        self.notes += other.notes
 
     def add(self, outcome: Outcome, planned: int, path: str) -> None:
         """Count what came of one inode, of which ``path`` is a name; ``planned``: the bytes it was about."""
@@ -43,6 +70,7 @@ class Applied:
             self.inodes += 1
             self.names += len(outcome.duplicate.names)
             self.bytes_freed += outcome.bytes_freed
+            self.inodes_freed += outcome.method is Method.HARDLINK
             inodes, size = self.by_method.get(outcome.method, (0, 0))
             self.by_method[outcome.method] = (inodes + 1, size + outcome.bytes_freed)
         elif outcome.reason is not None:
@@ -54,10 +82,17 @@ class Applied:
             self.failed.append((path, outcome.error))
 
 
-def apply_plan(analysis: Analysis, command: str, journal: bool = True, patience: float = PATIENCE) -> Applied:
+def apply_plan(
+    analysis: Analysis,
+    command: str,
+    journal: bool = True,
+    patience: float = PATIENCE,
+    until: float | None = None,
+) -> Applied:
     """Do what the plan says. ``command`` is noted in the journal.
 
-    ``patience``: how many seconds another process that writes to the journal is waited for.
+    ``patience``: how many seconds another process that writes to the journal is waited for. ``until``:
+    when, on the clock ``time.monotonic``, nothing more is begun, provided that something was shared.
 
     StateError: the journal cannot be used, and ``journal`` does not say to do without; nothing has
     been changed then, or what has been is complete.
@@ -71,7 +106,7 @@ def apply_plan(analysis: Analysis, command: str, journal: bool = True, patience:
             trees = (analysis.scope.trees_of(share.duplicate) for share in analysis.plan.shares)
             locked = state.lock_all(stack, {tree.root for found in trees for tree in found}, journal)
             applied.run = book.begin(command)
-            for share, outcome in _share(analysis, book, locked):
+            for share, outcome in _share(analysis, book, locked, applied, until):
                 applied.add(outcome, share.freed_bytes, analysis.scope.paths_of(share.duplicate)[0])
             book.finish()
             history.compact(book, time.time())
@@ -80,7 +115,9 @@ def apply_plan(analysis: Analysis, command: str, journal: bool = True, patience:
     return applied
 
 
-def _share(analysis: Analysis, journal: Journal, locked: set[str]) -> Iterator[tuple[Share, Outcome]]:
+def _share(
+    analysis: Analysis, journal: Journal, locked: set[str], applied: Applied, until: float | None
+) -> Iterator[tuple[Share, Outcome]]:
     ready = []
     for share in analysis.plan.shares:
         if any(tree.root in locked for tree in analysis.scope.trees_of(share.duplicate)):
@@ -88,17 +125,71 @@ def _share(analysis: Analysis, journal: Journal, locked: set[str]) -> Iterator[t
         else:
             ready.append(share)
     shares = {share.duplicate.key: share for share in ready}
+    retimed = yield from _share_bytecode(analysis, journal, ready, applied, until)
+    ready = [share for share in ready if share.source is None]
+    for share in [share for share in ready if retimed.get(share.duplicate.key) == _STAYED]:
+        yield share, Outcome(share.duplicate, reason=Reason.CHANGED)
+    ready = [_with_time(share, retimed) for share in ready if retimed.get(share.duplicate.key) != _STAYED]
     counts = Counter(share.method for share in ready)
     if counts[Method.REFLINK]:
         with Reflinker(analysis.scope, journal) as reflinker:
-            yield from _outcomes(shares, reflinker.run(_by(Method.REFLINK, ready)))
+            yield from _outcomes(shares, reflinker.run(_in_time(_by(Method.REFLINK, ready), applied, until)))
     if counts[Method.HARDLINK]:
         with Hardlinker(analysis.scope, journal, analysis.devices) as hardlinker:
-            yield from _outcomes(shares, hardlinker.run(_by(Method.HARDLINK, ready)))
+            yield from _outcomes(
+                shares, hardlinker.run(_in_time(_by(Method.HARDLINK, ready), applied, until))
+            )
+
+
+def _share_bytecode(
+    analysis: Analysis, journal: Journal, ready: Iterable[Share], applied: Applied, until: float | None
+) -> Generator[tuple[Share, Outcome], None, dict[InodeKey, int]]:
+    """Share bytecode; returns the time (ns) that every source got, or that it stayed as it was."""
+    bytecode = {share.duplicate.key: share for share in ready if share.source is not None}
+    retimed = {share.source.inode.key: _STAYED for share in bytecode.values() if share.source is not None}
+    if not bytecode:
+        return retimed
+    # what is compiled from one source goes together
+    ordered = sorted(
+        bytecode.values(), key=lambda share: share.source.inode.key if share.source else share.duplicate.key
+    )
+    with BytecodeLinker(analysis.scope, journal, analysis.devices) as linker:
+        for outcome in linker.run(_in_time(ordered, applied, until)):
+            share = bytecode[outcome.duplicate.key]
+            if outcome.method is not None and share.source is not None:
+                retimed[share.source.inode.key] = share.source.mtime_ns
+            yield share, outcome
+    return retimed
+
+
+def _with_time(share: Share, retimed: Mapping[InodeKey, int]) -> Share:
+    """Return a share as it is after the bytecode was shared: a source may have another time."""
+
+    def now(inode: Inode) -> Inode:
+        return replace(inode, mtime_ns=retimed[inode.key]) if inode.key in retimed else inode
+
+    if share.duplicate.key not in retimed and share.keeper.key not in retimed:
+        return share
+    return replace(share, duplicate=now(share.duplicate), keeper=now(share.keeper))
 
 
 def _by(method: Method, shares: Iterable[Share]) -> Iterator[Share]:
     return (share for share in shares if share.method is method)
+
+
+def _in_time(shares: Iterable[Share], applied: Applied, until: float | None) -> Iterator[Share]:
+    """Hand out shares until the time is over and at least one was successful; put off the others.
+
+    The bytecode of one source is not parted.
+    """
+    source = None
+    for share in shares:
+        same = share.source is not None and share.source.inode.key == source
+        if until is not None and applied.inodes and not same and time.monotonic() >= until:
+            applied.put_off.append(share)
+            continue
+        source = share.source.inode.key if share.source is not None else None
+        yield share
 
 
 def _outcomes(shares: dict[InodeKey, Share], outcomes: Iterable[Outcome]) -> Iterator[tuple[Share, Outcome]]:

@@ -19,8 +19,15 @@ def content_key(inode: Inode) -> ContentKey | None:
     """Return what identifies the content: its digest, else (dist, path in dist); None if unknown.
 
     A digest whose record names another size than the inode's is stale and counts for nothing. What pip
-    compiled has neither: it differs in every environment.
+    compiled has neither: it differs in every environment. What was read counts where no digest does.
     """
+    if inode.content is None:
+        return recorded_key(inode)
+    return (inode.size, inode.content) if inode.content else None
+
+
+def recorded_key(inode: Inode) -> ContentKey | None:
+    """Return the same going by the records alone."""
     identity: ContentKey | None = None
     for name in inode.names:
         claim = name.claim

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_FORMAT = 2
+_FORMAT = 3
 _TABLES = """
 CREATE TABLE run (
     id TEXT PRIMARY KEY, started REAL NOT NULL, finished REAL, command TEXT NOT NULL,
@@ -29,7 +29,8 @@ CREATE TABLE change (
     old_device TEXT NOT NULL, old_number TEXT NOT NULL, size INTEGER NOT NULL,
     mtime_ns INTEGER NOT NULL, mode INTEGER NOT NULL, uid INTEGER NOT NULL, gid INTEGER NOT NULL,
     keeper_device TEXT NOT NULL, keeper_number TEXT NOT NULL, keeper_mtime_ns INTEGER NOT NULL,
-    bytes_freed INTEGER NOT NULL DEFAULT 0
+    bytes_freed INTEGER NOT NULL DEFAULT 0, keeper_size INTEGER NOT NULL DEFAULT -1,
+    bytecode BLOB NOT NULL DEFAULT x''
 );
 CREATE TABLE staging (run TEXT NOT NULL REFERENCES run(id), root BLOB NOT NULL, path BLOB NOT NULL);
 CREATE INDEX change_state ON change(state) WHERE state = 'intent';
@@ -37,14 +38,21 @@ CREATE INDEX change_place ON change(root, path);
 CREATE INDEX change_run ON change(run);
 CREATE TABLE compaction (changes INTEGER NOT NULL)
 """
-#: What the first format lacks.
-_UPGRADE = """
+#: What the second format lacks, and the first.
+_UPGRADE_2 = """
+ALTER TABLE change ADD COLUMN keeper_size INTEGER NOT NULL DEFAULT -1;
+ALTER TABLE change ADD COLUMN bytecode BLOB NOT NULL DEFAULT x''
+"""
+_UPGRADE_1 = f"""
+{_UPGRADE_2};
 ALTER TABLE run ADD COLUMN names INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE run ADD COLUMN bytes_freed INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE run ADD COLUMN undone INTEGER NOT NULL DEFAULT 0;
 CREATE INDEX change_run ON change(run);
 CREATE TABLE compaction (changes INTEGER NOT NULL)
 """
+#: From each format to the present one.
+_STEPS = {0: _TABLES, 1: _UPGRADE_1, 2: _UPGRADE_2}
 #: The log that SQLite keeps beside the file is cut to so many bytes.
 _LOG_BYTES = 4 * 1024 * 1024
 
@@ -61,12 +69,12 @@ def connect(path: Path, patience: float) -> sqlite3.Connection:
         connection.execute(f"PRAGMA journal_size_limit={_LOG_BYTES}")
         with transaction(connection):
             found = connection.execute("PRAGMA user_version").fetchone()[0]
-            if found in (0, 1):
-                make_tables(connection, _UPGRADE if found else _TABLES)
+            if found in _STEPS:
+                make_tables(connection, _STEPS[found])
                 connection.execute(f"PRAGMA user_version={_FORMAT}")
     except (sqlite3.Error, UnicodeDecodeError) as exc:  # its message may quote what is no text
         raise _unusable(path, exc) from exc
-    if found not in (0, 1, _FORMAT):
+    if found not in (*_STEPS, _FORMAT):
         connection.close()
         raise StateError(f"the journal {str(path)!r} is of another version of conda-dedup-plugin")
     return connection

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .bytecode_plan import plan_bytecode
 from .candidates import propose
+from .compiled import find_units
+from .contents import read_contents
 from .evidence import gather
 from .inventory import Inventory, scan
 from .planner import make_plan
+from .progress import Progress
 
 if TYPE_CHECKING:
     from .model import Device, Scope
-    from .plan import Plan, PlanOptions
+    from .plan import Group, Plan, PlanOptions
 
 DEFAULT_MIN_SIZE = 4096
 
@@ -24,6 +30,10 @@ class Analysis:
     inventory: Inventory
     plan: Plan
     devices: dict[int, Device]
+    #: What could be freed besides if bytecode were normalised; None: it is, or nobody has looked.
+    normalizable_bytes: int | None = None
+    #: Whether files without records were compared too.
+    deep: bool = False
 
     @property
     def scope(self) -> Scope:
@@ -36,23 +46,80 @@ class Analysis:
         return [*self.scope.warnings, *self.inventory.warnings]
 
 
-def analyse(scope: Scope, options: PlanOptions, min_size: int = DEFAULT_MIN_SIZE) -> Analysis:
-    """Walk every tree of ``scope`` and plan; ``min_size`` in bytes. Changes nothing."""
-    return analyse_inventory(scan(scope, min_size), options)
+def analyse(
+    scope: Scope,
+    options: PlanOptions,
+    min_size: int = DEFAULT_MIN_SIZE,
+    deep: bool = False,
+    progress: Progress | None = None,
+) -> Analysis:
+    """Walk every tree of ``scope`` and plan; ``min_size`` in bytes. Changes nothing.
+
+    ``deep``: what no record covers is read and compared as well.
+    """
+    progress = progress or Progress()
+    return analyse_inventory(scan(scope, min_size, progress), options, deep, progress)
 
 
-def analyse_inventory(inventory: Inventory, options: PlanOptions) -> Analysis:
+def analyse_inventory(
+    inventory: Inventory, options: PlanOptions, deep: bool = False, progress: Progress | None = None
+) -> Analysis:
     """Plan for what an inventory found, and add what the plan says to its totals."""
     scope = inventory.scope
+    progress = progress or Progress()
+    if deep:
+        inventory.warnings += read_contents(scope, inventory.inodes.values(), progress)
+    bytecode: list[Group] = []
+    normalizable = None
+    devices: dict[int, Device] = {}
+    if deep or options.normalize_bytecode:
+        bytecode = _bytecode(inventory, devices, options, progress)
+        if not options.normalize_bytecode:
+            normalizable = sum(share.freed_bytes for group in bytecode for share in group.shares)
+            bytecode = []
+    retimed = {
+        share.source.inode.key: share.source.mtime_ns
+        for group in bytecode
+        for share in group.shares
+        if share.source is not None
+    }
+    # what bytecode could be paired up otherwise waits until this is done
+    taken = {inode.key for group in bytecode for inode in group.inodes}
     candidates = [
         group
-        for group in propose(inventory.inodes.values())
+        for group in propose(inode for inode in inventory.inodes.values() if inode.key not in taken)
         if any(tree.selected for inode in group for tree in scope.trees_of(inode))
     ]
-    groups, devices = gather(scope, candidates)
-    plan = make_plan(scope, groups, devices, options)
+    groups, found = gather(scope, candidates)
+    devices.update(found)
+    plan = make_plan(scope, groups, devices, options, _cache_devices(scope), retimed)
+    plan.groups += bytecode
     plan.add_to(inventory.totals, inventory.by_class)
     for share in plan.shares:
         owner = next(name.tree for name in share.duplicate.names if scope.trees[name.tree].selected)
         inventory.trees[owner].freeable_bytes += share.freed_bytes
-    return Analysis(inventory, plan, devices)
+        inventory.trees[owner].freeable_inodes += share.freed_inodes
+    return Analysis(inventory, plan, devices, normalizable, deep)
+
+
+def _bytecode(
+    inventory: Inventory, devices: dict[int, Device], options: PlanOptions, progress: Progress
+) -> list[Group]:
+    """Plan what can be shared of bytecode that differs in path and time; adds to ``devices``."""
+    scope = inventory.scope
+    units = find_units(scope, inventory.inodes.values(), progress)
+    compiled = [[inode for unit in group for inode in unit.inodes] for group in units]
+    looked_at, found = gather(scope, compiled)
+    devices.update({number: device for number, device in found.items() if number not in devices})
+    seen = {inode.key for group in looked_at for inode in group}
+    units = [[unit for unit in group if all(inode.key in seen for inode in unit.inodes)] for group in units]
+    return plan_bytecode(scope, [group for group in units if len(group) > 1], devices, options)
+
+
+def _cache_devices(scope: Scope) -> set[int]:
+    devices = set()
+    for tree in scope.trees:
+        if tree.is_cache:
+            with suppress(OSError):
+                devices.add(Path(tree.root).stat().st_dev)
+    return devices

@@ -64,10 +64,21 @@ class Places:
 class HardlinkRules:
     """The rules, for one scope and one set of options."""
 
-    def __init__(self, scope: Scope, devices: Mapping[int, Device], options: PlanOptions) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        devices: Mapping[int, Device],
+        options: PlanOptions,
+        retimed: Mapping[InodeKey, int] | None = None,
+    ) -> None:
         self._scope = scope
         self._devices = devices
+        #: The modification time that sources will have when this is shared.
+        self._retimed = retimed or {}
         self._options = options
+        self._refused_classes = dict(HARDLINK_REFUSED)
+        if options.hardlink_untracked:
+            del self._refused_classes[Hazard.UNTRACKED]
 
     def new_places(self) -> Places:
         """An empty book of places, for one group."""
@@ -95,8 +106,8 @@ class HardlinkRules:
             return Reason.SETID
         if self._options.euid == 0 and inode.mode & 0o002:
             return Reason.WRITABLE  # its directory may keep others out; a name elsewhere would let them in
-        if inode.hazard in HARDLINK_REFUSED:
-            return HARDLINK_REFUSED[inode.hazard]
+        if inode.hazard in self._refused_classes:
+            return self._refused_classes[inode.hazard]
         if any(tree.is_conda_cache for tree in trees) and not self._options.include_cache:
             return Reason.CACHE_NAME
         if any(tree.frozen for tree in trees) and not self._options.override_frozen:
@@ -146,13 +157,13 @@ class HardlinkRules:
         if inode.xattrs != keeper.xattrs:
             return Reason.OTHER_XATTRS
         hazard = max(inode.hazard, keeper.hazard)
-        if hazard in HARDLINK_REFUSED:
-            return HARDLINK_REFUSED[hazard]
+        if hazard in self._refused_classes:
+            return self._refused_classes[hazard]
         if self._caches_differ(inode, keeper):
             return Reason.CACHE_NAME
         if hazard is Hazard.PACKAGE and not self._as_conda_would(inode, keeper):
             return Reason.PACKAGE
-        if not takes_any_mtime(hazard) and inode.mtime_ns != keeper.mtime_ns:
+        if self._mtime(inode) != self._mtime(keeper) and not self._takes_mtime(inode, keeper, hazard):
             return Reason.OTHER_MTIME
         if not self._may_keep_frozen(keeper):
             return Reason.FROZEN
@@ -165,6 +176,15 @@ class HardlinkRules:
         if places.links(keeper) + len(inode.names) > self._devices[keeper.key.device].link_limit:
             return Reason.LINK_LIMIT
         return None
+
+    def _mtime(self, inode: Inode) -> int:
+        return self._retimed.get(inode.key, inode.mtime_ns)
+
+    def _takes_mtime(self, inode: Inode, keeper: Inode, hazard: Hazard) -> bool:
+        """Whether it may take its keeper's time; bytecode depends on that of a ``.py``."""
+        if hazard is not Hazard.UNTRACKED:
+            return takes_any_mtime(hazard)
+        return not any(name.path.endswith(".py") for name in (*inode.names, *keeper.names))
 
     def _caches_differ(self, inode: Inode, keeper: Inode) -> bool:
         """Whether a link would tie a cache to another one; ``conda clean`` would take it for used."""

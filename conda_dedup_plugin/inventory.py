@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from .environments import is_package_cache
 from .model import STAGING_PREFIX, Hazard, Inode, InodeKey, Name, Totals, TreeTotals
 from .policy import hazard_of
+from .progress import Progress
 from .records import read_claims
 from .sharing.opening import open_root
 
@@ -130,7 +131,7 @@ class _Counter:
                     totals.unrecorded_bytes += shared.disk_bytes
 
 
-def scan(scope: Scope, min_size: int) -> Inventory:
+def scan(scope: Scope, min_size: int, progress: Progress | None = None) -> Inventory:
     """Walk every tree of ``scope`` and read its records.
 
     ``min_size`` in bytes: smaller files are counted, but no candidates. What cannot be read costs a
@@ -139,10 +140,12 @@ def scan(scope: Scope, min_size: int) -> Inventory:
     inventory = Inventory(scope, trees=[TreeTotals() for _ in scope.trees])
     counter = _Counter(inventory, min_size)
     roots = {tree.root for tree in scope.trees}
-    for index, tree in enumerate(scope.trees):
-        records = read_claims(tree)
-        inventory.warnings += records.warnings
-        counter.tree(index, _walk(tree, roots, inventory.warnings), records.claims)
+    with (progress or Progress()).stage("Looking at every file", len(scope.trees)) as advance:
+        for index, tree in enumerate(scope.trees):
+            records = read_claims(tree)
+            inventory.warnings += records.warnings
+            counter.tree(index, _walk(tree, roots, inventory.warnings), records.claims)
+            advance(1)
     counter.finish()
     return inventory
 

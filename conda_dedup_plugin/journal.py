@@ -12,10 +12,12 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from . import __version__, database
 from .errors import StateError
 from .model import InodeKey, Method
-from .sharing.change import Change, Entry
+from .sharing.change import Bytecode, Change, Entry
 from .state import is_running, process_identity, state_directory
 
 if TYPE_CHECKING:
@@ -110,14 +112,15 @@ class Journal:
                 first = self._connection.execute("SELECT COALESCE(MAX(id), 0) + 1 FROM change").fetchone()[0]
                 numbers = list(range(first, first + len(changes)))
                 self._connection.executemany(
-                    f"INSERT INTO change VALUES ({', '.join('?' * 18)})",
+                    f"INSERT INTO change VALUES ({', '.join('?' * 20)})",
                     [
                         (
                             number, self.run, state, change.method.value, os.fsencode(change.root),
                             os.fsencode(change.path), os.fsencode(change.staged), str(change.old.device),
                             str(change.old.number), change.size, change.mtime_ns, change.mode, change.uid,
                             change.gid, str(change.keeper.device), str(change.keeper.number),
-                            change.keeper_mtime_ns, size,
+                            change.keeper_mtime_ns, size, change.keeper_size,
+                            b"" if change.bytecode is None else msgspec.msgpack.encode(change.bytecode),
                         )
                         for number, change, size in zip(numbers, changes, freed, strict=True)
                     ],
@@ -215,7 +218,7 @@ def _readable() -> Iterator[None]:
     """Turn values that nobody of us wrote into a StateError."""
     try:
         yield
-    except (TypeError, ValueError, OverflowError) as exc:
+    except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as exc:
         raise StateError(f"the journal is damaged ({exc})") from exc
 
 
@@ -230,6 +233,7 @@ def entry_of(row: tuple[Any, ...]) -> Entry:
     """Return the change of a row of its table; what follows the table's own columns is left out."""
     number, run, _, method, root, path, staged, device, inode, *numbers, kdev, kino, kmtime = row[:17]
     size, mtime, mode, uid, gid = numbers
+    keeper_size, bytecode = row[18:20]
     return Entry(
         number=number,
         run=run,
@@ -246,5 +250,7 @@ def entry_of(row: tuple[Any, ...]) -> Entry:
             gid=gid,
             keeper=InodeKey(int(kdev), int(kino)),
             keeper_mtime_ns=kmtime,
+            keeper_size=keeper_size,
+            bytecode=msgspec.msgpack.decode(bytecode, type=Bytecode) if bytecode else None,
         ),
     )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .causes import Causes
 from .hardlinks import HardlinkRules
-from .model import Inode, Method, MethodChoice, Reason
+from .model import Goal, Inode, Method, MethodChoice, Reason
 from .plan import Group, Held, Plan, PlanOptions, Share
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from .model import Device, Scope
+    from .model import Device, InodeKey, Scope
 
 
 def make_plan(
@@ -19,13 +20,17 @@ def make_plan(
     candidates: Iterable[Sequence[Inode]],
     devices: Mapping[int, Device],
     options: PlanOptions,
+    cache_devices: Collection[int] = (),
+    retimed: Mapping[InodeKey, int] | None = None,
 ) -> Plan:
     """Plan the sharing of groups of inodes that are said to hold the same bytes.
 
-    ``devices`` knows every device number that occurs. Groups in which no selected tree holds anything
-    twice are left out.
+    ``devices`` knows every device number that occurs, ``cache_devices`` are those of package caches,
+    ``retimed`` has the modification time (ns) that the sources of shared bytecode will have. Groups in which
+    no selected tree holds anything twice are left out.
     """
-    planner = _Planner(scope, devices, options)
+    rules = HardlinkRules(scope, devices, options, retimed)
+    planner = _Planner(scope, devices, options, rules, Causes(scope, cache_devices))
     groups = [planner.group(inodes) for inodes in candidates]
     return Plan([group for group in groups if group.shares or group.held])
 
@@ -33,11 +38,19 @@ def make_plan(
 class _Planner:
     """One group at a time."""
 
-    def __init__(self, scope: Scope, devices: Mapping[int, Device], options: PlanOptions) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        devices: Mapping[int, Device],
+        options: PlanOptions,
+        rules: HardlinkRules,
+        causes: Causes,
+    ) -> None:
+        self._causes = causes
         self._scope = scope
         self._devices = devices
         self._options = options
-        self._rules = HardlinkRules(scope, devices, options)
+        self._rules = rules
 
     def group(self, inodes: Sequence[Inode]) -> Group:
         ranked = sorted(inodes, key=self._rules.keeper_rank)
@@ -60,7 +73,13 @@ class _Planner:
     def _by_reflink(self, device: Device) -> bool:
         if self._options.reflink_only:
             return True
+        if self._options.goal is Goal.INODES and device.hardlink and self._either_way:
+            return False
         return device.reflink and self._options.method is not MethodChoice.HARDLINK
+
+    @property
+    def _either_way(self) -> bool:
+        return self._options.method is MethodChoice.AUTO
 
     def _refused(self, device: Device) -> Reason | None:
         """Why nothing can be shared on this device by the method asked for, if so."""
@@ -85,7 +104,8 @@ class _Planner:
     def _hold(self, group: Group, unit: list[Inode], reason: Reason) -> None:
         """Count a unit as held, if a selected tree has a name of it."""
         if any(tree.selected for inode in unit for tree in self._scope.trees_of(inode)):
-            group.held.append(Held(tuple(unit), reason, _disk_bytes(unit)))
+            cause = self._causes.of(unit[0], group.keeper)
+            group.held.append(Held(tuple(unit), reason, _disk_bytes(unit), cause))
 
     # -- reflinks ---------------------------------------------------------------------------------
 
@@ -94,15 +114,25 @@ class _Planner:
         if not self._on_keepers_device(group, keeper):
             self._hold(group, keeper, Reason.OTHER_DEVICE)
         for unit in others:
-            reason = next(filter(None, map(self._reflink_refused, unit)), None)
-            if reason is None and _shared_outside(unit):
-                reason = Reason.SHARED_OUTSIDE
+            reason = self._reflink_unit(group, unit, keeper[0])
             if reason is not None:
                 self._hold(group, unit, reason)
-                continue
-            for inode in unit:
-                freed = _disk_bytes(unit) if inode is unit[-1] else 0
-                group.shares.append(Share(inode, keeper[0], Method.REFLINK, inode.hazard, freed))
+
+    def _reflink_unit(self, group: Group, unit: list[Inode], keeper: Inode) -> Reason | None:
+        """Plan to reflink a unit, or return why it cannot be."""
+        reason = next(filter(None, map(self._reflink_refused, unit)), None)
+        if reason is None and _shared_outside(unit):
+            reason = Reason.SHARED_OUTSIDE
+        if reason is None:
+            self._share(group, unit, Method.REFLINK, [keeper] * len(unit))
+        return reason
+
+    def _share(self, group: Group, unit: list[Inode], method: Method, keepers: Sequence[Inode]) -> None:
+        for inode, keeper in zip(unit, keepers, strict=True):
+            freed = _disk_bytes(unit) if inode is unit[-1] else 0
+            hazard = inode.hazard if method is Method.REFLINK else max(inode.hazard, keeper.hazard)
+            cause = self._causes.of(inode, keeper)
+            group.shares.append(Share(inode, keeper, method, hazard, freed, cause=cause))
 
     def _reflink_refused(self, inode: Inode) -> Reason | None:
         trees = self._scope.trees_of(inode)
@@ -125,30 +155,31 @@ class _Planner:
         keepers: list[Inode] = []
         places = self._rules.new_places()
         for unit in units:
-            chosen: dict[int, Inode] = {}
+            chosen: list[Inode] = []
             reason: Reason | None = None
             for inode in unit:
                 keeper, why = self._rules.choose(inode, keepers, places)
                 if keeper is None:
                     reason = reason or why
                 else:
-                    chosen[inode.key.number] = keeper
+                    chosen.append(keeper)
             if keepers and reason is None and _shared_outside(unit):
                 reason = Reason.SHARED_OUTSIDE
             if keepers and reason is None:
-                for inode in unit:
-                    keeper = chosen[inode.key.number]
+                for inode, keeper in zip(unit, chosen, strict=True):
                     places.link(inode, keeper)
-                    freed = _disk_bytes(unit) if inode is unit[-1] else 0
-                    hazard = max(inode.hazard, keeper.hazard)
-                    group.shares.append(Share(inode, keeper, Method.HARDLINK, hazard, freed))
+                self._share(group, unit, Method.HARDLINK, chosen)
                 continue
+            first = keepers[0] if keepers else None
             for inode in unit:
                 places.add(inode)
             keepers += unit
+            # what may be no hard link frees its bytes at least
+            either = first is not None and device.reflink and self._either_way
+            if either and first is not None and self._reflink_unit(group, unit, first) is None:
+                continue
             if group.keeper not in unit:
-                first = len(keepers) == len(unit)
-                self._hold(group, unit, Reason.OTHER_DEVICE if first or reason is None else reason)
+                self._hold(group, unit, Reason.OTHER_DEVICE if first is None or reason is None else reason)
 
 
 def _units(inodes: list[Inode]) -> list[list[Inode]]:

@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from . import history
-from .model import Inode, Manager, Method, Name, Scope, Tree, TreeKind
+from .model import Inode, InodeKey, Manager, Method, Name, Scope, Source, Tree, TreeKind
+from .sharing.bytecode import restored
 from .sharing.extents import layout_of
 from .sharing.opening import open_inode
 from .sharing.private import Copy
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Sequence
 
     from .inventory import Inventory
     from .journal import Journal
-    from .model import InodeKey
-    from .sharing.change import Entry
+    from .sharing.change import Bytecode, Change, Entry
 
 
 @dataclass(slots=True)
@@ -37,13 +37,15 @@ class Undoing:
     edited: int = 0
     #: What is in the journal and was undone by others, or by a run that was killed.
     stale: list[Entry] = field(default_factory=list)
+    #: Bytecode whose source is a hard link still: it can be undone when that is no more.
+    deferred: list[Inode] = field(default_factory=list)
     #: What had made a place (root, path) a hard link before the run that is undone, and does so again.
     earlier: dict[tuple[str, str], Entry] = field(default_factory=dict)
 
     @property
     def inodes(self) -> list[Inode]:
         """The inodes that are shared now, a time for each copy."""
-        return [*(copy.duplicate for copy in self.copies), *self.unshared]
+        return [*(copy.duplicate for copy in self.copies), *self.unshared, *self.deferred]
 
     @property
     def bytes_needed(self) -> int:
@@ -51,8 +53,14 @@ class Undoing:
         return sum(inode.disk_bytes for inode in self.inodes)
 
 
-def plan_undo(journal: Journal, roots: Collection[str] | None = None, run: str | None = None) -> Undoing:
-    """Find what was shared below ``roots`` (None: anywhere), by one run or any, and still is."""
+def plan_undo(
+    journal: Journal, roots: Collection[str] | None = None, run: str | None = None, last: bool = False
+) -> Undoing:
+    """Find what was shared below ``roots`` (None: anywhere), by one run or any, and still is.
+
+    Bytecode whose source is still a hard link is deferred; when this is the ``last`` plan it gets a copy of
+    what it is now.
+    """
     entries = [entry for entry in history.shared(journal) if roots is None or entry.change.root in roots]
     places = sorted({entry.change.root for entry in entries})
     undoing = Undoing(_scope_of(places))
@@ -77,8 +85,15 @@ def plan_undo(journal: Journal, roots: Collection[str] | None = None, run: str |
             undoing.earlier[root, path] = earlier[0]
     for (key, _, _), members in groups.items():
         undoing.edited += not members[0][0].change.keeper_is_as_noted(inodes[key])
-        undoing.copies.append(_copy(inodes[key], members, index))
+        if not last and _waits_for_source(members[0]):
+            own = inodes[key].alone()
+            own.names = [Name(index[chain[0].change.root], chain[0].change.path, None) for chain in members]
+            undoing.deferred.append(own)
+            continue
+        undoing.copies.append(_copy(undoing.scope, inodes[key], members, index))
         undoing.entries[id(undoing.copies[-1].duplicate)] = [entry for chain in members for entry in chain]
+    # what is compiled from one source goes back together
+    undoing.copies.sort(key=lambda copy: copy.source.inode.key if copy.source else InodeKey(-1, -1))
     _add_reflinks(undoing, entries, run, index, copied)
     undoing.stale += [entry for entry in history.stale(entries, linked) if run in (None, entry.run)]
     return undoing
@@ -92,13 +107,47 @@ def _split(chain: list[Entry], run: str | None) -> tuple[list[Entry], list[Entry
     return chain[:count], chain[count:]
 
 
-def _copy(inode: Inode, members: list[list[Entry]], index: dict[str, int]) -> Copy:
+def _copy(scope: Scope, inode: Inode, members: list[list[Entry]], index: dict[str, int]) -> Copy:
     """Names that were of one inode before they were given this one get one inode together again."""
     newest, oldest = members[0][0].change, members[0][-1].change
     own = inode.alone()
     for chain in members:
         own.names.append(Name(index[chain[0].change.root], chain[0].change.path, None))
-    return Copy(own, oldest.mtime_ns if newest.keeper_is_as_noted(inode) else inode.mtime_ns)
+    if not newest.keeper_is_as_noted(inode):
+        return Copy(own, inode.mtime_ns)
+    compiled = _compiled(members[0])
+    if compiled is None:
+        return Copy(own, oldest.mtime_ns)
+    return _bytecode(scope, own, oldest, compiled)
+
+
+def _compiled(chain: Sequence[Entry]) -> Bytecode | None:
+    """What the oldest change that normalised bytecode wrote down of it."""
+    return next((entry.change.bytecode for entry in reversed(chain) if entry.change.bytecode), None)
+
+
+def _waits_for_source(chain: Sequence[Entry]) -> bool:
+    """Whether its source is a hard link, which would take others along to its old time."""
+    compiled = _compiled(chain)
+    found = _lstat(f"{chain[0].change.root}/{compiled.source}") if compiled is not None else None
+    return found is not None and compiled is not None and _is_held(found, compiled)
+
+
+def _is_held(source: Inode, bytecode: Bytecode) -> bool:
+    return source.nlink > 1 and bytecode.before != bytecode.given
+
+
+def _bytecode(scope: Scope, own: Inode, oldest: Change, bytecode: Bytecode) -> Copy:
+    """Bytecode gets back what it was, if its source can get back the time that it had."""
+    found = _lstat(f"{oldest.root}/{bytecode.source}")
+    if found is None or found.mtime_ns != bytecode.given or _is_held(found, bytecode):
+        return Copy(own, own.mtime_ns)
+    found.names.append(Name(own.names[0].tree, bytecode.source, None))
+    write = restored(scope, own, bytecode)
+    if write is None:
+        return Copy(own, own.mtime_ns)
+    source = Source(found, bytecode.before)
+    return Copy(own, oldest.mtime_ns, write, bytecode.sha256, source, bytecode)
 
 
 def _add_reflinks(

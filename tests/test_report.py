@@ -30,6 +30,7 @@ T = {
     "freeable_bytes",
     "held_bytes",
     "unrecorded_bytes",
+    "freeable_inodes",
 }
 E = {
     "name",
@@ -40,6 +41,7 @@ E = {
     "apparent_bytes",
     "disk_bytes",
     "private_bytes",
+    "freeable_inodes",
     "freeable_bytes",
 }
 CLASSES = {"native", "bytecode", "package", "untracked", "mutable", "prefixed"}
@@ -131,6 +133,9 @@ def check_schema(document: dict[str, Any]) -> None:
         "caches",
         "totals",
         "by_class",
+        "by_cause",
+        "deep",
+        "normalizable_bytes",
         "held",
         "largest",
         "warnings",
@@ -138,7 +143,7 @@ def check_schema(document: dict[str, Any]) -> None:
     for entry in document["environments"] + document["caches"]:
         assert set(entry) == E
         assert all(type(entry[key]) is int and entry[key] >= 0 for key in E - {"name", "prefix", "manager"})
-        assert entry["manager"] in ("conda", "mamba", "rattler", "pixi", "magic")
+        assert entry["manager"] in ("conda", "mamba", "rattler", "pixi", "magic", "uv", "venv")
         assert os.path.isabs(entry["prefix"]) and entry["name"]
     for totals in (document["totals"], *document["by_class"].values()):
         assert set(totals) == T

@@ -24,7 +24,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     from .parser import add_consent_options, add_plan_options, add_scope_options
 
     add_scope_options(parser)
-    add_plan_options(parser)
+    add_plan_options(parser, deep=True)
     add_consent_options(parser)
     parser.add_argument("--no-journal", action="store_true",
                         help="keep no journal; an interrupted run can then not be completed, and it takes "

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from ..engine import Analysis, analyse
 from ..environments import Request, find
 from ..errors import DedupError, UsageError
-from ..model import MethodChoice
+from ..model import Goal, MethodChoice
 from ..plan import PlanOptions
 from ..settings import Settings, always_copy, load
+from .bars import progress_for
 
 if TYPE_CHECKING:
     import argparse
@@ -87,13 +88,27 @@ def plan_options(options: argparse.Namespace, settings: Settings) -> PlanOptions
         same_layer=options.same_layer,
         # who says --method knows that always_copy is set
         reflink_only=always_copy() and options.method is None,
+        goal=_goal(options, settings),
+        hardlink_untracked=_either(options.hardlink_untracked, settings.hardlink_untracked),
+        normalize_bytecode=_either(options.normalize_bytecode, settings.normalize_bytecode),
     )
+
+
+def _goal(options: argparse.Namespace, settings: Settings) -> Goal:
+    return Goal(options.goal) if options.goal else settings.goal
+
+
+def _either(option: bool | None, setting: bool) -> bool:
+    return setting if option is None else option
 
 
 def analysis_of(options: argparse.Namespace) -> tuple[Analysis, list[str]]:
     """Look at what the command line names; return also what is wrong with the settings."""
     settings = load()
-    min_size = max(settings.min_size, 1) if options.min_size is None else options.min_size
+    plan = plan_options(options, settings)
+    floor = 1 if plan.goal is Goal.INODES else max(settings.min_size, 1)
+    min_size = floor if options.min_size is None else options.min_size
     if min_size < 1:
         raise UsageError("--min-size must be at least 1 byte.", "Try --min-size 4096, the default.")
-    return analyse(scope_of(options), plan_options(options, settings), min_size), list(settings.warnings)
+    progress = progress_for(options.json or getattr(options, "quiet", False))
+    return analyse(scope_of(options), plan, min_size, options.deep, progress), list(settings.warnings)

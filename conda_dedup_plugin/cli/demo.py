@@ -80,10 +80,11 @@ def _show(home: Path, prog: str, say: Callable[[str], None] | None) -> dict[str,
     def look(verb: str) -> Analysis:
         if say:
             say(f"\n$ {prog} {verb} {words}")
-        return analyse(find(Request(search=(str(home),), discover=False)), plan_options)
+        scope = find(Request(search=(str(home),), discover=False))
+        return analyse(scope, plan_options, deep=True)
 
     def report() -> dict[str, Any]:
-        analysis = look("report")
+        analysis = look("report --deep")
         if say:
             text.print_report(analysis, text.console())
             text.print_notes(analysis.warnings, text.console(stderr=True))

@@ -7,10 +7,10 @@ from typing import NoReturn
 
 from .. import __version__
 from ..errors import UsageError
-from ..model import MethodChoice
-from . import apply, clean, demo, history, report, undo, verify
+from ..model import Goal, MethodChoice
+from . import apply, clean, demo, history, report, run, undo, verify
 
-_VERBS = (report, apply, undo, verify, clean, history, demo)
+_VERBS = (report, apply, run, undo, verify, clean, history, demo)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -82,16 +82,27 @@ def add_consent_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
 
 
-def add_plan_options(parser: argparse.ArgumentParser) -> None:
-    """What may be shared how."""
+def add_plan_options(parser: argparse.ArgumentParser, deep: bool) -> None:
+    """What may be shared how; ``deep``: whether contents are compared unless the user says otherwise."""
     plan = parser.add_argument_group("plan")
+    plan.add_argument("--deep", action=argparse.BooleanOptionalAction, default=deep,
+                      help="read and compare the files that no record covers, too")  # fmt: skip
     plan.add_argument("--method", choices=[choice.value for choice in MethodChoice],
                       help="how to share (default: the setting dedup_method)")  # fmt: skip
     plan.add_argument("--min-size", type=int, metavar="BYTES",
                       help="leave smaller files alone (default: the setting dedup_min_size)")  # fmt: skip
+    plan.add_argument("--goal", choices=[goal.value for goal in Goal],
+                      help="what to save: for inodes, hard links come before reflinks, and no file is too "
+                      "small (default: the setting dedup_goal)")  # fmt: skip
+    plan.add_argument("--hardlink-untracked", action="store_true", default=None,
+                      help="hard-link text and data too that pip or you put there: who edits such a file in "
+                      "place edits it for all (default: the setting dedup_hardlink_untracked)")  # fmt: skip
+    plan.add_argument("--normalize-bytecode", action="store_true", default=None,
+                      help="share what Python compiled from equal sources of pip's, and give those the same "
+                      "time (default: the setting dedup_normalize_bytecode)")  # fmt: skip
     plan.add_argument("--include-cache", action="store_true",
-                      help="hard-link conda caches within themselves and to each other too; "
-                      "'conda clean --packages' then takes what is linked for used")  # fmt: skip
+                      help="hard-link conda caches within themselves and to each other too; 'conda clean "
+                      "--packages' then keeps unused packages ('clean' still finds them)")  # fmt: skip
     plan.add_argument("--override-frozen", action="store_true", help="change frozen environments too")
     plan.add_argument("--same-layer", action="store_true",
                       help="on an overlay: all files lie in its upper layer (a container build)")  # fmt: skip

@@ -12,7 +12,7 @@ NAME = "report"
 HELP = "Show what environments and package caches hold, what they hold twice and what could be freed."
 EXAMPLES = """\
 examples:
-  {prog} report
+  {prog} report --deep
   {prog} report --no-discover --search ~/projects --json
 """
 
@@ -22,7 +22,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     from .parser import add_plan_options, add_scope_options
 
     add_scope_options(parser)
-    add_plan_options(parser)
+    add_plan_options(parser, deep=False)
 
 
 def execute(options: argparse.Namespace) -> int:

@@ -59,6 +59,9 @@ def execute(options: argparse.Namespace) -> int:
                 if undoing.inodes and not agreed("Go on?"):
                     return 1
             applied = undo(undoing, journal, f"{options.prog} undo")
+            if undoing.deferred:  # the sources are no links any more: their bytecode can follow
+                rest = _plan(options, journal, [], last=True)
+                applied.join(undo(rest, journal, f"{options.prog} undo"))
             notes += applied.notes
     finally:
         journal.close()
@@ -88,7 +91,7 @@ def _journal(options: argparse.Namespace) -> Journal:
         raise StateError(str(exc), _WITHOUT) from exc
 
 
-def _plan(options: argparse.Namespace, journal: Journal, notes: list[str]) -> Undoing:
+def _plan(options: argparse.Namespace, journal: Journal, notes: list[str], last: bool = False) -> Undoing:
     from .. import history
     from ..inventory import scan
     from ..journal import NoJournal
@@ -111,7 +114,7 @@ def _plan(options: argparse.Namespace, journal: Journal, notes: list[str]) -> Un
         scope = scope_of(options)
         notes += scope.warnings
         roots = {tree.root for tree in scope.trees if tree.selected}
-    undoing = plan_undo(journal, roots, options.run)
+    undoing = plan_undo(journal, roots, options.run, last)
     if undoing.edited:
         notes.append(
             f"{undoing.edited} of the shared files were written to since; each copy has what is there now"

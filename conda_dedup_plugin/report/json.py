@@ -53,6 +53,17 @@ def report_document(analysis: Analysis) -> dict[str, Any]:
         "by_class": {
             hazard.name.lower(): asdict(totals) for hazard, totals in sorted(inventory.by_class.items())
         },
+        "by_cause": {
+            cause.value: {
+                "duplicate_bytes": totals.duplicate_bytes,
+                "freeable_bytes": totals.freeable_bytes,
+                "held_bytes": totals.held_bytes,
+                "freeable_inodes": totals.freeable_inodes,
+            }
+            for cause, totals in analysis.plan.by_cause().items()
+        },
+        "deep": analysis.deep,
+        "normalizable_bytes": analysis.normalizable_bytes,
         "held": [
             {"reason": reason.value, "bytes": size, "inodes": inodes}
             for reason, (size, inodes) in analysis.plan.held_by_reason().items()
@@ -90,6 +101,7 @@ def apply_document(analysis: Analysis, applied: Applied | None) -> dict[str, Any
     document["done"] = {
         "inodes": done.inodes,
         "bytes_freed": done.bytes_freed,
+        "inodes_freed": done.inodes_freed,
         "by_method": {
             method.value: {"inodes": inodes, "bytes_freed": size}
             for method, (inodes, size) in done.by_method.items()

@@ -9,12 +9,26 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from ..model import Cause
+
 if TYPE_CHECKING:
     from ..apply import Applied
     from ..engine import Analysis
-    from ..model import TreeTotals
+    from ..model import Totals, TreeTotals
 
 _LARGEST = 5
+#: What people call the causes.
+CAUSES = {
+    Cause.PIP: "pip",
+    Cause.COPY: "copies",
+    Cause.OTHER_DEVICE: "other device",
+    Cause.CLONE: "clones",
+    Cause.BYTECODE: "bytecode",
+    Cause.WITHIN_PACKAGE: "in a package",
+    Cause.OTHER_BUILD: "other build",
+    Cause.OTHER_CACHE: "other cache",
+    Cause.UNTRACKED: "no package",
+}
 #: The table of a report has no fewer columns.
 _NARROWEST = 72
 
@@ -48,8 +62,17 @@ def print_report(analysis: Analysis, out: Console) -> None:
     out.print(_sentence("  held back", totals.held_bytes, ""))
     for reason, (size, inodes) in analysis.plan.held_by_reason().items():
         out.print(_sentence("", size, f"in {files(inodes)}: {reason.value}"))
+    for cause, found in analysis.plan.by_cause().items():
+        if found.duplicate_bytes:
+            out.print(_sentence(f"  {CAUSES[cause]}", found.duplicate_bytes, _of_cause(found)))
+    if totals.freeable_inodes:
+        out.print(Text(f"{'Inodes':14}{totals.freeable_inodes:>9,}  freeable"))
+    if analysis.normalizable_bytes:
+        more = "more in bytecode of pip's with: --normalize-bytecode"
+        out.print(_sentence("Bytecode", analysis.normalizable_bytes, more))
     if totals.unrecorded_bytes:
-        out.print(_sentence("Unrecorded", totals.unrecorded_bytes, "in files no record covers, not compared"))
+        compared = "compared" if analysis.deep else "not compared without: --deep"
+        out.print(_sentence("Unrecorded", totals.unrecorded_bytes, f"in files no record covers, {compared}"))
     largest = analysis.plan.largest(_LARGEST)
     if largest:
         out.print()
@@ -59,6 +82,10 @@ def print_report(analysis: Analysis, out: Console) -> None:
         copies += [inode for held in group.held for inode in held.inodes]
         out.print(_sentence("", group.duplicate_bytes, f"{len(copies) + 1} copies of"))
         out.print(Text(f"{'':14}{printable(analysis.scope.paths_of(group.keeper)[0])}"))
+
+
+def _of_cause(totals: Totals) -> str:
+    return f"{decimal(totals.freeable_bytes)} freeable, {decimal(totals.held_bytes)} held back"
 
 
 def _tree_table(analysis: Analysis) -> Table:

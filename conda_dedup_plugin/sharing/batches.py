@@ -22,6 +22,7 @@ from .leases import Lease
 from .linux import link_descriptor, sync_file_system
 from .opening import Directories
 from .outcome import Outcome, SkipError, outcome_of_error
+from .sources import OpenSource
 from .staging import Swap
 from .stagings import Stagings
 
@@ -55,6 +56,9 @@ class Batches(abc.ABC, Generic[TaskT]):
         self._synced: set[int] = set()
         self._batch: list[Job[TaskT]] = []
         self._most_descriptors = _most_descriptors()
+        #: The sources of bytecode in the batch, and those of which some bytecode could not be prepared.
+        self._sources: dict[InodeKey, OpenSource] = {}
+        self._spoiled: set[InodeKey] = set()
         #: Keepers that can have no more names, and who keeps in their place.
         self._successors: dict[InodeKey, Inode] = {}
 
@@ -74,13 +78,17 @@ class Batches(abc.ABC, Generic[TaskT]):
         began = 0.0
         while (task := again.popleft() if again else next(waiting, None)) is not None:
             big = task.duplicate.size >= READ_BEFORE_LEASE
-            if self._batch and (big or names >= MOST_NAMES or time.monotonic() - began > LONGEST_SECONDS):
+            full = names >= MOST_NAMES or self._descriptors() > self._most_descriptors
+            late = time.monotonic() - began > LONGEST_SECONDS
+            if self._batch and (big or full or late) and not self._goes_with_last(task):
                 yield from self._flush(again)
                 names = 0
             try:
                 job = self._prepare(task)
             except OSError as exc:
                 outcome = outcome_of_error(task.duplicate, exc)
+                if task.source is not None:
+                    self._spoiled.add(task.source.inode.key)
                 if not self._batch:
                     self._close()  # the keeper's lease, before anybody waits for us
                 yield outcome
@@ -89,15 +97,18 @@ class Batches(abc.ABC, Generic[TaskT]):
                     began = time.monotonic()
                 self._batch.append(job)
                 names += len(job.swaps)
-            if self._batch and self._descriptors() > self._most_descriptors:
-                yield from self._flush(again)
-                names = 0
         yield from self._flush(again)
         if again:
             yield from self.run(list(again))
 
     def _descriptors(self) -> int:
-        return len(self._keepers) + len(self._batch) + len(self._directories) + len(self._stagings)
+        files = len(self._keepers) + len(self._batch) + len(self._sources)
+        return files + len(self._directories) + len(self._stagings)
+
+    def _goes_with_last(self, task: TaskT) -> bool:
+        """Whether it is bytecode of the same source as the last one in the batch."""
+        last = self._batch[-1].source
+        return last is not None and task.source is not None and last.inode.key == task.source.inode.key
 
     @abc.abstractmethod
     def _prepare(self, task: TaskT) -> Job[TaskT]:
@@ -131,6 +142,21 @@ class Batches(abc.ABC, Generic[TaskT]):
             staging = self._stagings.near(root, name.path, inode.key.device)
             job.swaps.append(Swap(root, name.path, directory, last, staging, staging.new_name()))
 
+    def _add_source(self, job: Job[TaskT]) -> None:
+        """Open and lease the source that the job's bytecode is of, once for all of its jobs."""
+        source = job.task.source
+        if source is None:
+            return
+        if source.inode.key in self._spoiled:
+            raise SkipError(Reason.BYTECODE)
+        found = self._sources.get(source.inode.key)
+        if found is None:
+            found = OpenSource(self._scope, source, self._directories)
+            self._sources[source.inode.key] = found
+        elif found.mtime_ns != source.mtime_ns:
+            raise SkipError(Reason.BYTECODE)
+        job.source = found
+
     # -- the batch ----------------------------------------------------------------------------------
 
     def _flush(self, again: deque[TaskT]) -> list[Outcome]:
@@ -142,21 +168,41 @@ class Batches(abc.ABC, Generic[TaskT]):
         if not jobs:
             self._close()
             return []
+        sources = list(self._sources.values())
         with deferred_interrupts():
             try:
-                numbers = iter(self._journal.intend([c for job in jobs for c in changes(job, self._method)]))
-                for job in jobs:
-                    job.numbers = [next(numbers) for _ in job.swaps]
+                self._intend(jobs, sources)
                 self._make_durable(jobs)
-                for step in (self._exchange, self._settle, self._drop_old):
-                    for job in jobs:
-                        if job.outcome is None and not job.again:
-                            self._try(step, job)
-                self._journal.resolve([result for job in jobs for result in results(job)])
+                self._each(self._exchange, jobs)
+                self._each(self._settle, jobs)
+                for source in sources:
+                    self._settle_source(source, [job for job in jobs if job.source is source])
+                if sources:  # an old time and new bytecode are not to outlive a loss of power
+                    with suppress(OSError):
+                        sync_file_system(sources[0].descriptor)
+                self._each(self._drop_old, jobs)
+                self._journal.resolve(
+                    [result for job in jobs for result in results(job)]
+                    + [(source.number, "dropped", 0) for source in sources if source.resolved]
+                )
             finally:
                 self._close()
         again.extend(job.task for job in jobs if job.again)
         return [job.outcome for job in jobs if job.outcome is not None]
+
+    def _intend(self, jobs: list[Job[TaskT]], sources: list[OpenSource]) -> None:
+        wanted = [source.change() for source in sources]
+        wanted += [change for job in jobs for change in changes(job, self._method)]
+        numbers = iter(self._journal.intend(wanted))
+        for source in sources:
+            source.number = next(numbers)
+        for job in jobs:
+            job.numbers = [next(numbers) for _ in job.swaps]
+
+    def _each(self, step: Callable[[Job[TaskT]], None], jobs: list[Job[TaskT]]) -> None:
+        for job in jobs:
+            if job.outcome is None and not job.again:
+                self._try(step, job)
 
     def _try(self, step: Callable[[Job[TaskT]], None], job: Job[TaskT]) -> None:
         """Do one step for one job. If even that fails which cleans up, its intents stay for the next run."""
@@ -186,6 +232,8 @@ class Batches(abc.ABC, Generic[TaskT]):
             job.again = True
             return
         try:
+            if job.source is not None:
+                job.source.begin()
             for swap in job.swaps:
                 self._exchange_name(job, swap)
         except OSError as exc:
@@ -226,6 +274,18 @@ class Batches(abc.ABC, Generic[TaskT]):
             job.outcome = Outcome(job.old.inode, reason=Reason.BUSY)
             self._restore(job)
 
+    def _settle_source(self, source: OpenSource, jobs: list[Job[TaskT]]) -> None:
+        """Have all bytecode of a source exchanged or none, and see that its time is that of its bytecode."""
+        spoiled = source.inode.key in self._spoiled or source.is_written()
+        if spoiled or any(job.outcome is not None or job.again for job in jobs):
+            for job in jobs:
+                job.again = False
+                if job.outcome is None:
+                    job.outcome = Outcome(job.old.inode, reason=Reason.BYTECODE)
+                    self._try(self._restore, job)
+        with suppress(OSError):  # then its intent stays, and the next run sees to it
+            source.finish(self._directories)
+
     def _restore(self, job: Job[TaskT]) -> None:
         """Exchange back what was exchanged; what somebody else put there stays there.
 
@@ -262,6 +322,8 @@ class Batches(abc.ABC, Generic[TaskT]):
         """Close everything of the batch; with the descriptors go the leases."""
         while self._batch:
             self._batch.pop().close()
+        while self._sources:
+            self._sources.popitem()[1].close()
         while self._keepers:
             os.close(self._keepers.popitem()[1].descriptor)
         self._directories.trim()

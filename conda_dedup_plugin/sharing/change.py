@@ -5,8 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 if TYPE_CHECKING:
     from ..model import Inode, InodeKey, Method
+
+
+class Bytecode(msgspec.Struct, frozen=True):
+    """What undoing wants to know of bytecode that was given the keeper's.
+
+    ``filename`` is the path of the source that stood in it, ``sha256`` (raw) that of its content; its source
+    at ``source`` in the same tree had the time ``before`` and got ``given`` (ns).
+    """
+
+    filename: bytes
+    sha256: bytes
+    source: str
+    before: int
+    given: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +31,8 @@ class Change:
 
     ``root`` and ``path`` name the target, ``staged`` is where the keeper's new name waits, and the old
     inode after the exchange, as a path in the same tree (empty for reflinks). ``old`` and its size,
-    mtime (ns), mode, uid and gid are what the name stood for before.
+    mtime (ns), mode, uid and gid are what the name stood for before; the keeper's size is -1 where an older
+    journal does not tell it, and then that of the old inode.
     """
 
     method: Method
@@ -30,9 +47,20 @@ class Change:
     gid: int
     keeper: InodeKey
     keeper_mtime_ns: int
+    keeper_size: int = -1
+    bytecode: Bytecode | None = None
 
     @classmethod
-    def of(cls, method: Method, root: str, path: str, staged: str, old: Inode, keeper: Inode) -> Change:
+    def of(
+        cls,
+        method: Method,
+        root: str,
+        path: str,
+        staged: str,
+        old: Inode,
+        keeper: Inode,
+        bytecode: Bytecode | None = None,
+    ) -> Change:
         """What is about to be done to one name of ``old``, which is as it was planned, like its keeper."""
         return cls(
             method=method,
@@ -47,11 +75,14 @@ class Change:
             gid=old.gid,
             keeper=keeper.key,
             keeper_mtime_ns=keeper.mtime_ns,
+            keeper_size=keeper.size,
+            bytecode=bytecode,
         )
 
     def keeper_is_as_noted(self, inode: Inode) -> bool:
         """Whether the keeper, as ``inode``, has the size and mtime that it was noted with."""
-        return (inode.size, inode.mtime_ns) == (self.size, self.keeper_mtime_ns)
+        size = self.size if self.keeper_size < 0 else self.keeper_size
+        return (inode.size, inode.mtime_ns) == (size, self.keeper_mtime_ns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ class Hardlinker(Batches["Share"]):
             self._check(job.old, keeper)
             self._sync_once(keeper)
             self._add_swaps(job)
-            self._prove(job.old, keeper)
+            self._prove(job)
         except BaseException:
             job.close()
             raise
@@ -82,8 +82,9 @@ class Hardlinker(Batches["Share"]):
             if max(old.stat.st_mtime_ns, keeper.stat.st_mtime_ns) > youngest:
                 raise SkipError(Reason.TOO_YOUNG)
 
-    def _prove(self, old: OpenFile, keeper: OpenFile) -> None:
+    def _prove(self, job: Job[Share]) -> None:
         """Lease both and compare their bytes; big ones before, so that no writer waits for that."""
+        old, keeper = job.old, job.keeper
         size = old.stat.st_size
         big = size >= READ_BEFORE_LEASE
         if big:

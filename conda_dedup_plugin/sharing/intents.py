@@ -11,11 +11,13 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..model import STAGING_PREFIX, InodeKey, Method
+from ..model import STAGING_PREFIX, Inode, InodeKey, Method
 from . import leases
+from .bytecode import taken_apart
 from .compare import same_bytes
 from .leases import Lease
 from .opening import open_name
+from .outcome import SkipError
 from .staging import OLD_SUFFIX, Staging, Swap
 
 if TYPE_CHECKING:
@@ -141,9 +143,7 @@ def _keeper_intact(scene: _Scene) -> bool:
     if scene.swap is None:
         return False
     stat = os.stat(scene.swap.name, dir_fd=scene.swap.directory, follow_symlinks=False)
-    # a repaired file need not have the size that the damaged one had
-    size = stat.st_size if scene.change.method is Method.REPAIR else scene.change.size
-    return (stat.st_size, stat.st_mtime_ns) == (size, scene.change.keeper_mtime_ns)
+    return scene.change.keeper_is_as_noted(Inode.of(stat))
 
 
 def _same(scene: _Scene) -> bool:
@@ -157,8 +157,13 @@ def _same(scene: _Scene) -> bool:
     try:
         other = open_name(scene.swap.directory, scene.swap.name, target)
         try:
+            if scene.change.bytecode is not None:
+                source = scene.change.bytecode.source
+                return taken_apart(one, source).identity == taken_apart(other, source).identity
             size = os.fstat(one).st_size
             return os.fstat(other).st_size == size and same_bytes(one, other, size)
+        except SkipError:
+            return False
         finally:
             os.close(other)
     finally:

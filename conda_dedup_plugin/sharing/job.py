@@ -16,8 +16,10 @@ from .opening import as_planned
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..model import Inode, Method
+    from ..model import Inode, Method, Source
+    from .change import Bytecode
     from .outcome import Outcome
+    from .sources import OpenSource
     from .staging import Swap
 
 
@@ -37,6 +39,10 @@ class Task(Protocol):
     def duplicate(self) -> Inode:
         """The inode, with those of its names that another one is to get."""
 
+    @property
+    def source(self) -> Source | None:
+        """The source of bytecode, whose time is to go with it."""
+
 
 TaskT = TypeVar("TaskT", bound=Task)
 
@@ -55,6 +61,9 @@ class Job(Generic[TaskT]):
     again: bool = False
     #: What came of it is not known for sure; its intents stay open.
     unresolved: bool = False
+    #: Of bytecode: its source, which other jobs may have too, and what is written down of it.
+    source: OpenSource | None = None
+    bytecode: Bytecode | None = None
 
     def close(self) -> None:
         """Close what was opened for this inode; with its descriptor goes its lease."""
@@ -78,7 +87,8 @@ def changes(job: Job[TaskT], method: Method) -> Iterator[Change]:
     """Yield what is written down before the exchange, a change for each name."""
     for swap in job.swaps:
         staged = f"{swap.staging.path}/{swap.staged}"
-        yield Change.of(method, swap.root, swap.path, staged, job.old.inode, job.keeper.inode)
+        old, keeper = job.old.inode, job.keeper.inode
+        yield Change.of(method, swap.root, swap.path, staged, old, keeper, job.bytecode)
 
 
 def results(job: Job[TaskT]) -> Iterator[tuple[int, str, int]]:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..journal import Journal
-    from ..model import InodeKey, Scope
+    from ..model import InodeKey, Scope, Source
+    from .change import Bytecode
     from .staging import Staging
 
 
@@ -33,13 +34,16 @@ class Copy:
     """Give these names of an inode (all that ``duplicate`` has) an inode of their own, with this mtime (ns).
 
     ``write`` and ``sha256`` (raw) are for a repair: what writes the right content to a descriptor, and the
-    digest of that; without them the copy has the bytes that are there.
+    digest of that; without them the copy has the bytes that are there. With a ``source``, it is bytecode
+    that goes back to what it was, and its source to the time that it had.
     """
 
     duplicate: Inode
     mtime_ns: int
     write: Callable[[int], None] | None = None
     sha256: bytes = b""
+    source: Source | None = None
+    bytecode: Bytecode | None = None
 
 
 @dataclass(slots=True)
@@ -72,6 +76,8 @@ class Privatizer(Batches[Copy]):
             if old.stat.st_size >= READ_BEFORE_LEASE:
                 leases.give_back(descriptor)  # nobody is to wait for that
             job = Job(task, old, old)
+            self._add_source(job)
+            job.bytecode = task.bytecode
             self._add_swaps(job)
             job.keeper = self._copy(task, old, job.swaps[0].staging)
             self._lease(old, job.keeper)

@@ -9,11 +9,11 @@ from .. import state
 from ..model import Method
 from .intents import GONE, settle
 from .opening import Directories
+from .sources import settle_time
 from .staging import Staging
 
 if TYPE_CHECKING:
     from ..journal import Journal
-    from ..model import InodeKey
     from .change import Change, Entry
 
 
@@ -26,7 +26,11 @@ def recover(journal: Journal) -> list[str]:
     notes = []
     intents = journal.open_intents()
     roots = {intent.change.root for intent in intents}
-    half = {_whole(intent) for intent in intents if _is_not_begun(intent.change)}
+    half = {
+        _whole(intent)
+        for intent in intents
+        if intent.change.method is not Method.RETIME and _is_not_begun(intent.change)
+    }
     roots |= {root for _, root, _ in journal.left_stagings()}
     for root in sorted(roots):
         if not _is_there(root):
@@ -41,9 +45,14 @@ def recover(journal: Journal) -> list[str]:
     return notes
 
 
-def _whole(intent: Entry) -> tuple[str, InodeKey]:
-    """What is done as a whole or not at all: all names of an old inode, or all that a copy gets."""
+def _whole(intent: Entry) -> tuple[str, object]:
+    """What is done as a whole or not at all: all names of an old inode, or all that a copy gets.
+
+    All bytecode of one source, too.
+    """
     change = intent.change
+    if change.bytecode is not None:
+        return intent.run, (change.root, change.bytecode.source)
     return intent.run, change.keeper if change.method is Method.COPY else change.old
 
 
@@ -63,15 +72,24 @@ def _is_there(root: str) -> bool:
         return False
 
 
-def _recover_tree(journal: Journal, root: str, half: set[tuple[str, InodeKey]]) -> list[str]:
+def _settle(intent: Entry, directories: Directories, half: set[tuple[str, object]]) -> tuple[str, str]:
+    if intent.change.method is not Method.RETIME:
+        return settle(intent.change, directories, _whole(intent) in half)
+    try:
+        return settle_time(intent.change, directories), ""
+    except GONE:
+        return "dropped", ""
+
+
+def _recover_tree(journal: Journal, root: str, half: set[tuple[str, object]]) -> list[str]:
     notes = []
     results = []
     with Directories() as directories:
-        for intent in journal.open_intents():
-            if intent.change.root != root:
-                continue
+        intents = [intent for intent in journal.open_intents() if intent.change.root == root]
+        # the bytecode there is in the end tells the time that its source is to have
+        for intent in sorted(intents, key=lambda intent: intent.change.method is Method.RETIME):
             try:
-                found, kept = settle(intent.change, directories, _whole(intent) in half)
+                found, kept = _settle(intent, directories, half)
             except OSError as exc:
                 path = f"{root}/{intent.change.path}"
                 notes.append(

@@ -1,0 +1,143 @@
+"""What was read once need not be read again: digests by device, inode, size and times, in one SQLite file.
+
+A cache and no more: what it says only proposes, and where it cannot be used, everything is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import struct
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from .errors import StateError
+from .state import state_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from .model import Inode
+
+_FORMAT = 1
+_DAY = 24 * 3600
+#: What nobody asked for in so many days is forgotten.
+_KEPT_DAYS = 180
+#: That it was asked for is noted when the last note is so many days old.
+_NOTED_DAYS = 30
+#: What was changed so lately (ns) may change again without a new time stamp.
+_YOUNG_NS = 2 * 10**9
+_TABLE = """
+CREATE TABLE IF NOT EXISTS digest (
+    inode BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, day INTEGER,
+    ends BLOB, whole BLOB
+) WITHOUT ROWID
+"""
+_COLUMNS = "size, mtime_ns, ctime_ns, ends, whole, day FROM digest"
+
+
+class Known(NamedTuple):
+    """What was read of a file: a digest of its ends, and (raw sha256) of the whole; empty: not read."""
+
+    ends: bytes = b""
+    whole: bytes = b""
+
+
+class DigestCache:
+    """The digests of one user. Nothing here raises: a cache that cannot be used is empty."""
+
+    def __init__(self) -> None:
+        self._today = int(time.time()) // _DAY
+        self._connection = _connect()
+
+    def close(self) -> None:
+        """Forget what is old, and close the file."""
+        if self._connection is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("DELETE FROM digest WHERE day < ?", (self._today - _KEPT_DAYS,))
+                self._connection.commit()
+            self._connection.close()
+            self._connection = None
+
+    def get(self, inode: Inode) -> Known:
+        """Return what is known of an inode as it is now."""
+        if self._connection is None:
+            return Known()
+        try:
+            row = self._connection.execute(
+                "SELECT size, mtime_ns, ctime_ns, ends, whole, day FROM digest WHERE inode = ?",
+                (_key(inode),),
+            ).fetchone()
+        except sqlite3.Error:
+            return Known()
+        if row is None or row[:3] != (inode.size, inode.mtime_ns, inode.ctime_ns):
+            return Known()
+        if not isinstance(row[3], bytes) or not isinstance(row[4], bytes):
+            return Known()
+        known = Known(row[3], row[4])
+        if isinstance(row[5], int) and self._today - row[5] > _NOTED_DAYS:
+            self.put([(inode, known)])
+        return known
+
+    def put(self, found: Iterable[tuple[Inode, Known]]) -> None:
+        """Remember what was read; what changed a moment ago is not to be trusted."""
+        if self._connection is None:
+            return
+        old_enough = time.time_ns() - _YOUNG_NS
+        rows = [
+            (_key(inode), inode.size, inode.mtime_ns, inode.ctime_ns, self._today, known.ends, known.whole)
+            for inode, known in found
+            if inode.ctime_ns < old_enough
+        ]
+        with contextlib.suppress(sqlite3.Error, OverflowError):
+            self._connection.executemany("INSERT OR REPLACE INTO digest VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            self._connection.commit()
+
+
+def _key(inode: Inode) -> bytes:
+    return struct.pack("<QQ", inode.key.device, inode.key.number)
+
+
+def _connect() -> sqlite3.Connection | None:
+    """Open the file; one that is damaged or of another version is made anew."""
+    try:
+        path = state_directory() / "digests.sqlite"
+    except StateError:
+        return None
+    for _ in range(2):
+        connection = None
+        with contextlib.suppress(sqlite3.Error, OSError):
+            connection = sqlite3.connect(path, timeout=0.2)
+            connection.execute("PRAGMA synchronous=OFF")
+            found = connection.execute("PRAGMA user_version").fetchone()[0]
+            if found in (0, _FORMAT):
+                connection.execute(_TABLE)
+                connection.execute(f"PRAGMA user_version={_FORMAT}")
+                connection.execute(
+                    "SELECT inode, size, mtime_ns, ctime_ns, day, ends, whole FROM digest LIMIT 1"
+                )
+                return connection
+        if connection is not None:
+            connection.close()
+        if _is_busy(path):
+            return None
+        with contextlib.suppress(OSError):
+            path.unlink()
+    return None
+
+
+def _is_busy(path: Path) -> bool:
+    """Whether the file is sound, and only somebody else writes to it just now."""
+    try:
+        connection = sqlite3.connect(path, timeout=0.0)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        finally:
+            connection.close()
+    except sqlite3.OperationalError as exc:
+        return "locked" in str(exc) or "unable to open" in str(exc) or "readonly" in str(exc)
+    except (sqlite3.Error, OSError):
+        return False
+    return False
