@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 from . import pending
 from .apply import apply_plan
 from .changes import CLOCK_SLACK, Changed, Command, changed_environments, touched_environments
-from .compare import look
+from .compare import Wanted, look
 from .engine import analyse_inventory
 from .environments import Request, find
 from .inventory import scan_listed
-from .model import Reason, Scope
+from .model import Goal, Reason, Scope
 from .plan import PlanOptions
 from .records.conda_meta import read_dists
 from .trees import is_environment, is_virtual_environment
@@ -165,10 +165,16 @@ def _share(run: _Run, scope: Scope, index: int, changed: Changed) -> Shared:
     start = time.monotonic()
     looked_at = time.time()
     root, name = scope.trees[index].root, scope.trees[index].name
-    min_size = max(run.settings.min_size, 1)  # empty files are never shared
-    looked = look(scope, index, changed, min_size, lambda: run.is_over)
+    # empty files are never shared
+    min_size = 1 if run.settings.goal is Goal.INODES else max(run.settings.min_size, 1)
+    settings = run.settings
+    wanted = Wanted(text=settings.hardlink_untracked, bytecode=settings.normalize_bytecode)
+    looked = look(scope, index, changed, min_size, lambda: run.is_over, wanted)
     options = PlanOptions(
-        method=run.settings.method,
+        method=settings.method,
+        goal=settings.goal,
+        hardlink_untracked=settings.hardlink_untracked,
+        normalize_bytecode=settings.normalize_bytecode,
         euid=os.geteuid(),
         reflink_only=changed.copies,
         # on an overlay, what an earlier command left may lie in a lower layer

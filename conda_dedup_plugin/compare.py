@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 from .changes import came
 from .errors import DedupError
 from .files import read_regular
+from .model import Manager
 from .records.conda_meta import read_dists, read_record
 from .records.package_cache import read_package
 from .records.pip_record import dist_infos, read_pip_record
+from .records.uv_cache import uv_wheels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -34,6 +36,20 @@ _RECORD_OF_WHEEL = re.compile(rb'"([^"\\]+\.dist-info/RECORD)"')
 _SHARED_OBJECT = (".so", ".dylib", ".dll", ".pyd")
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which files of pip's are looked at: shared objects, and besides text and data, or bytecode."""
+
+    text: bool = False
+    bytecode: bool = False
+
+    def has(self, path: str, claim: Claim) -> bool:
+        """Whether a file is one of them."""
+        if claim.sha256 is None:
+            return self.bytecode and path.endswith(".pyc")
+        return self.text or path.endswith(_SHARED_OBJECT) or ".so." in path
+
+
 @dataclass(slots=True)
 class Listing:
     """For each index of a tree the paths worth a look, with what records say of them."""
@@ -48,11 +64,13 @@ class Listing:
 class Neighbours:
     """The trees on one device that may hold what an environment holds."""
 
-    def __init__(self, trees: Sequence[Tree], own: int) -> None:
+    def __init__(self, trees: Sequence[Tree], own: int, wanted: Wanted) -> None:
         self._trees = trees
+        self._wanted = wanted
         device = _device(trees[own].root)
         near = [index for index, tree in enumerate(trees) if index != own and _device(tree.root) == device]
-        self._caches = [index for index in near if trees[index].is_cache]
+        self._uv_caches = [index for index in near if trees[index].manager is Manager.UV]
+        self._caches = [index for index in near if trees[index].is_cache and index not in self._uv_caches]
         self._environments = [index for index in near if not trees[index].is_cache]
         self._dists: dict[int, dict[str, Path]] = {}
         self._wheels: dict[int, dict[tuple[str, str], Path]] = {}
@@ -100,14 +118,21 @@ class Neighbours:
                 del left[path]
         listing.add(cache, found)
 
-    def same_wheel(self, wheel: tuple[str, str], listing: Listing) -> None:
-        """List the shared objects of one pip package, by (name, version), in the other environments."""
+    def same_wheel(self, wheel: tuple[str, str], own: Mapping[str, Claim], listing: Listing) -> None:
+        """List where else the files of one pip package are, by (name, version), that ``own`` lists here.
+
+        uv's cache is asked first, then environments that have the same wheel: with the same tags.
+        """
+        dist = next(iter(own.values())).dist
         asked = 0
-        for index in self._environments:
+        for index in (*self._uv_caches, *self._environments):
             record = self._wheels_of(index).get(wheel)
-            if record is not None and asked < MOST_DONORS:
+            if record is None or asked >= MOST_DONORS:
+                continue
+            claims = wheel_files(record, self._trees[index].root, self._wanted)
+            if claims and next(iter(claims.values())).dist.identity == dist.identity:
                 asked += 1
-                listing.add(index, shared_objects(record, self._trees[index].root))
+                listing.add(index, claims)
 
     def _dists_of(self, index: int) -> dict[str, Path]:
         if index not in self._dists:
@@ -116,7 +141,11 @@ class Neighbours:
 
     def _wheels_of(self, index: int) -> dict[tuple[str, str], Path]:
         if index not in self._wheels:
-            self._wheels[index] = dist_infos(self._trees[index].root)
+            tree = self._trees[index]
+            if tree.manager is Manager.UV:
+                self._wheels[index] = {wheel: Path(path) for wheel, path in uv_wheels(tree.root).items()}
+            else:
+                self._wheels[index] = dist_infos(tree.root)
         return self._wheels[index]
 
 
@@ -142,14 +171,22 @@ class Looked:
                 self.dists.add(self.dist_of[path])
 
 
-def look(scope: Scope, own: int, changed: Changed, min_size: int, is_over: Callable[[], bool]) -> Looked:
+def look(
+    scope: Scope,
+    own: int,
+    changed: Changed,
+    min_size: int,
+    is_over: Callable[[], bool],
+    wanted: Wanted = Wanted(),
+) -> Looked:
     """List the files of what came into an environment, and where those it holds alone may be as well.
 
-    Once the time ``is_over`` and a file was found, the rest is left for later.
+    ``wanted`` says which of pip's. Once the time ``is_over`` and a file was found, the rest is left for
+    later.
     """
     root = scope.trees[own].root
     looked = Looked()
-    neighbours = Neighbours(scope.trees, own)
+    neighbours = Neighbours(scope.trees, own, wanted)
     paths = read_dists(root)
     for stem in sorted(changed.dists & paths.keys()):
         if looked.dist_of and is_over():
@@ -172,7 +209,7 @@ def look(scope: Scope, own: int, changed: Changed, min_size: int, is_over: Calla
         if (looked.dist_of or looked.wheel_of) and is_over():
             looked.wheels.add(info)
             continue
-        claims = shared_objects(record, root)
+        claims = wheel_files(record, root, wanted)
         alone = _held_alone(root, claims, min_size)
         if not alone:
             continue
@@ -180,7 +217,7 @@ def look(scope: Scope, own: int, changed: Changed, min_size: int, is_over: Calla
         if _relative(record, root) not in owned:
             looked.listing.add(own, claims)
             looked.wheel_of |= dict.fromkeys(alone, info)
-            neighbours.same_wheel(wheel, looked.listing)
+            neighbours.same_wheel(wheel, claims, looked.listing)
     return looked
 
 
@@ -213,17 +250,13 @@ def _held_alone(root: str, claims: Mapping[str, Claim], min_size: int) -> dict[s
     return alone
 
 
-def shared_objects(record: Path, root: str) -> dict[str, Claim]:
-    """Return what pip's record says of the shared objects it installed; nothing if it cannot be read."""
+def wheel_files(record: Path, root: str, wanted: Wanted) -> dict[str, Claim]:
+    """Return what pip's record says of the files that are wanted; nothing if it cannot be read."""
     try:
         _, claims = read_pip_record(record, root)
     except DedupError:
         return {}
-    return {
-        path: claim
-        for path, claim in claims.items()
-        if claim.sha256 is not None and (path.endswith(_SHARED_OBJECT) or ".so." in path)
-    }
+    return {path: claim for path, claim in claims.items() if wanted.has(path, claim)}
 
 
 def _device(path: str) -> int:

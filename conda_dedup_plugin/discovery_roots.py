@@ -5,7 +5,7 @@ need not exist.
 """
 
 # Paths are plain strings here, as in Tree.root and in what scandir gives.
-# ruff: noqa: PTH109, PTH112, PTH117, PTH118, PTH120
+# ruff: noqa: PTH208, PTH109, PTH112, PTH117, PTH118, PTH120
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ class Roots:
     pkgs_dirs: tuple[str, ...] = ()
     #: rattler's cache directories; the packages are in ``pkgs`` below.
     rattler_dirs: tuple[str, ...] = ()
+    #: uv's cache directories; the unpacked wheels are in ``archive-v0`` below.
+    uv_dirs: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -66,9 +68,10 @@ def known_roots() -> Roots:
         bases=_unique(bases),
         envs_dirs=_unique(envs_dirs),
         prefixes=_unique(prefixes),
-        project_dirs=_unique(_project_dirs()),
+        project_dirs=_unique([*_project_dirs(), *_detached_dirs(rattler_dirs)]),
         pkgs_dirs=_unique(pkgs_dirs),
         rattler_dirs=_unique(rattler_dirs),
+        uv_dirs=_unique(_uv_dirs()),
         warnings=tuple(warnings),
     )
 
@@ -132,6 +135,24 @@ def _project_dirs() -> list[str]:
     return found + [
         os.path.join(home, "envs") for home in _expanded(os.environ.get("PIXI_HOME") or "~/.pixi")
     ]
+
+
+def _detached_dirs(caches: list[str]) -> list[str]:
+    """Return where pixi has the environments of projects, with ``detached-environments = true``."""
+    found: list[str] = []
+    for cache in caches:
+        directory = os.path.join(cache, "envs")
+        try:
+            found += (os.path.join(directory, name, "envs") for name in sorted(os.listdir(directory)))
+        except OSError:
+            continue
+    return found
+
+
+def _uv_dirs() -> list[str]:
+    if chosen := os.environ.get("UV_CACHE_DIR"):
+        return _expanded(chosen)
+    return _expanded(os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "uv"))
 
 
 def _other_homes() -> list[str]:

@@ -18,6 +18,10 @@ from conda_dedup_plugin.trees import (
     is_build_tree,
     is_environment,
     is_package_cache,
+    is_uv_cache,
+    is_virtual_environment,
+    uv_cache_tree,
+    uv_caches,
 )
 
 __all__ = ["Request", "find", "is_build_tree", "is_environment", "is_package_cache"]
@@ -103,6 +107,9 @@ class _Finder:
             self._add_children(directory)
         for directory in self.roots.pkgs_dirs:
             self._add_cache(directory)
+        for directory in self.roots.uv_dirs:
+            for path in uv_caches(directory):
+                self._add_cache(path)
 
     def add_sibling_caches(self) -> set[str]:
         """Add ``ROOT/pkgs`` of every environment that is ROOT or ROOT/envs/NAME; return their roots."""
@@ -117,13 +124,14 @@ class _Finder:
     def environment(self, prefix: str) -> str:
         """Add the environment at a path the user gave; return its real path."""
         path = expand(prefix)
-        root = self._add_environment(path) if path else None
+        root = self._add_environment(path, virtual=True) if path else None
         if root is None:
             if path and is_build_tree(path):
                 raise UsageError(f"{path!r} is a build tree of conda-build.", "Its files are not shared.")
             raise UsageError(
                 f"There is no environment at {path or prefix!r}.",
-                "An environment is a directory with conda-meta in it; use --name for one known by its name.",
+                "An environment is a directory with conda-meta, or pyvenv.cfg, in it; "
+                "use --name for one known by its name.",
             )
         return root
 
@@ -138,16 +146,16 @@ class _Finder:
         return names[name]
 
     def cache(self, directory: str) -> set[str]:
-        """Add the package cache at a path the user gave; an empty one is a warning."""
+        """Add the package cache, or uv's, at a path the user gave; an empty one is a warning."""
         path = expand(directory)
         if not path or not os.path.isdir(path):
             raise UsageError(
                 f"There is no directory {path or directory!r}.", "Name an existing package cache, or none."
             )
-        root = self._add_cache(path)
-        if root is None:
+        found = {root for cache in uv_caches(path) or [path] if (root := self._add_cache(cache))}
+        if not found:
             self.warnings.append(f"{path!r} holds no packages and is no package cache.")
-        return {root} if root else set()
+        return found
 
     def below(self, directory: str) -> set[str]:
         """Add every environment and package cache below a directory; none is a warning."""
@@ -158,7 +166,7 @@ class _Finder:
                 "Name an existing directory with --search.",
             )
         result = search(os.path.realpath(path))
-        found = {self._add_environment(root) for root in result.environments}
+        found = {self._add_environment(root, virtual=True) for root in result.environments}
         found |= {self._add_cache(root) for root in result.caches}
         if result.unreadable:
             more = len(result.unreadable) - 1
@@ -168,9 +176,11 @@ class _Finder:
             self.warnings.append(f"There is no environment and no package cache below {path!r}.")
         return {root for root in found if root}
 
-    def _add_environment(self, path: str) -> str | None:
+    def _add_environment(self, path: str, virtual: bool = False) -> str | None:
+        """Add the environment at a path, a virtual one only if so wished."""
         root = os.path.realpath(path)
-        if not self._accessible(os.path.join(root, "conda-meta")) or not is_environment(root):
+        conda = self._accessible(os.path.join(root, "conda-meta")) and is_environment(root)
+        if not conda and not (virtual and is_virtual_environment(root)):
             return None
         self.listed.append(path)
         known = self.trees.get(root)
@@ -179,11 +189,12 @@ class _Finder:
         return root
 
     def _add_cache(self, path: str) -> str | None:
-        if not self._accessible(path) or not is_package_cache(path):
+        uv = is_uv_cache(path)
+        if not uv and (not self._accessible(path) or not is_package_cache(path)):
             return None
         root = os.path.realpath(path)
         if root not in self.trees:
-            self.trees[root] = cache_tree(root, self.roots)
+            self.trees[root] = uv_cache_tree(root) if uv else cache_tree(root, self.roots)
         return root
 
     def _add_children(self, directory: str) -> None:

@@ -21,7 +21,7 @@ from .sharing.opening import open_root
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from .model import Claim, Scope, Tree
+    from .model import Claim, Dist, Scope, Tree
 
 _DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
@@ -40,6 +40,8 @@ class Inventory:
     totals: Totals = field(default_factory=Totals)
     by_class: dict[Hazard, Totals] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    #: For each tree the paths that pip took from conda: (conda's package, pip's).
+    clobbered: dict[int, dict[str, tuple[Dist, Dist]]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -144,6 +146,8 @@ def scan(scope: Scope, min_size: int, progress: Progress | None = None) -> Inven
         for index, tree in enumerate(scope.trees):
             records = read_claims(tree)
             inventory.warnings += records.warnings
+            if records.clobbered and tree.selected:
+                inventory.clobbered[index] = records.clobbered
             counter.tree(index, _walk(tree, roots, inventory.warnings), records.claims)
             advance(1)
     counter.finish()

@@ -147,7 +147,7 @@ class Dist(NamedTuple):
     """One build of one package: name, version, build string, subdir and the digest of its archive.
 
     ``digest`` is the archive's sha256, else its md5, else empty; ``channel`` is for display and never
-    compared alone. For a pip package ``build`` is empty and ``subdir`` is ``pypi``.
+    compared alone. For a pip package ``build`` has the tags of its wheel and ``subdir`` is ``pypi``.
     """
 
     name: str
@@ -163,8 +163,8 @@ class Dist(NamedTuple):
         return (self.name, self.version, self.build, self.subdir, self.digest)
 
     def __str__(self) -> str:
-        parts = (self.name, self.version, self.build) if self.build else (self.name, self.version)
-        return "-".join(parts)
+        built = self.build and self.subdir != "pypi"
+        return "-".join((self.name, self.version, self.build) if built else (self.name, self.version))
 
 
 class Claim(NamedTuple):

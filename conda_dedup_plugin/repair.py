@@ -153,6 +153,8 @@ def _advice(scope: Scope, name: Name) -> str:
     tree, claim = scope.trees[name.tree], name.claim
     if claim is None:
         return "no record says what it should hold"
+    if tree.manager is Manager.UV:
+        return f"run 'uv cache clean {claim.dist.name}' and install it again"
     if tree.is_cache:
         package = f"{tree.root}/{name.path.split('/')[0]}"
         return f"remove {package!r} and install {claim.dist.name} again"
@@ -167,6 +169,8 @@ def _reinstall(tree: Tree, name: Name) -> str:
     if claim.pip:
         python = shlex.quote(f"{tree.root}/bin/python")
         pip = f"{python} -m pip install --force-reinstall --no-deps"
+        if tree.manager is Manager.VENV and not os.path.lexists(f"{tree.root}/bin/pip"):
+            pip = f"uv pip install --python {python} --reinstall --no-deps"
         return f"{pip} {dist.name}=={dist.version}"
     if tree.manager in (Manager.PIXI, Manager.MAGIC):
         return f"{tree.manager.value} reinstall {dist.name}"

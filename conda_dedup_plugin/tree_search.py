@@ -8,7 +8,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from conda_dedup_plugin.trees import is_build_tree, is_environment, is_package
+from conda_dedup_plugin.trees import (
+    is_build_tree,
+    is_environment,
+    is_package,
+    is_uv_cache,
+    is_virtual_environment,
+)
 
 _SKIPPED = frozenset({".git", "node_modules", "__pycache__"})
 #: Made up by the kernel; there is nothing on any device.
@@ -30,9 +36,10 @@ class SearchResult:
 def search(directory: str) -> SearchResult:
     """Walk a directory, itself included, without following symbolic links or entering packages.
 
-    Of an environment only ``envs`` and ``pkgs`` are looked into. A directory counts as a cache here if it has
-    an extracted package with a list of files, or archives beside ``urls.txt``: this walk
-    comes through places where a ``urls.txt`` or an ``info/index.json`` alone may be anything.
+    Of an environment only ``envs`` and ``pkgs`` are looked into, of a virtual one nothing. A directory
+    counts as a cache here if it has an extracted package with a list of files, or archives beside
+    ``urls.txt``: this walk comes through places where a ``urls.txt`` or an ``info/index.json`` alone may be
+    anything.
     """
     result = SearchResult()
     pending = [directory]
@@ -44,7 +51,10 @@ def search(directory: str) -> SearchResult:
         if is_environment(current):
             result.environments.append(current)
             subdirectories = [name for name in subdirectories if name in _IN_ENVIRONMENTS]
-        elif _is_cache(current, subdirectories, files):
+        elif "pyvenv.cfg" in files and is_virtual_environment(current):
+            result.environments.append(current)
+            continue
+        elif is_uv_cache(current) or _is_cache(current, subdirectories, files):
             result.caches.append(current)
             continue
         below = (os.path.join(current, name) for name in sorted(subdirectories, reverse=True))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from typing import TYPE_CHECKING
 
 from conda_dedup_plugin.files import read_regular
@@ -17,8 +18,14 @@ if TYPE_CHECKING:
 
 #: How the directories begin in which conda-build works; what is in them is gone or moved in a minute.
 BUILD_TREES = ("_h_env_placehold", "_test_env", "_build_env")
+#: The directories of uv's cache in which the unpacked wheels are.
+_UV_ARCHIVES = re.compile(r"archive-v\d+")
+#: Names of virtual environments that say nothing without the project's.
+_PROJECTS_OWN = (".venv", "venv", ".env", "env")
 #: How much of conda-meta/history tells who made the environment.
 _HISTORY_BYTES = 4096
+#: ``# cmd: /opt/conda/bin/conda create -n two --clone one``
+_CLONING = re.compile(rb"^# cmd: [^\n]*\screate\s[^\n]*--clone[\s=]", re.MULTILINE)
 #: ``# cmd: /opt/mamba env/bin/micromamba create`` but not ``# cmd: /opt/mambaforge/bin/conda create``.
 _MAMBA_COMMAND = re.compile(
     rb"^# cmd: (?:[^\n]*?[/\\])?(?:micro)?mamba(?:\.exe|-script\.py)?(?:\s|$)", re.MULTILINE
@@ -35,6 +42,32 @@ def is_environment(path: str) -> bool:
     return not is_build_tree(path) and os.path.isdir(os.path.join(path, "conda-meta"))
 
 
+def is_virtual_environment(path: str) -> bool:
+    """Whether a directory is an environment of venv, virtualenv or uv: no conda has its records there."""
+    if is_build_tree(path) or os.path.isdir(os.path.join(path, "conda-meta")):
+        return False
+    try:
+        return stat.S_ISREG(os.lstat(os.path.join(path, "pyvenv.cfg")).st_mode)
+    except OSError:
+        return False
+
+
+def is_uv_cache(path: str) -> bool:
+    """Whether a directory is an ``archive-v0`` of uv's cache: called so, with an unpacked wheel in it."""
+    if not _UV_ARCHIVES.fullmatch(os.path.basename(path)) or os.path.lexists(os.path.join(path, "urls.txt")):
+        return False
+    return any(
+        directory.endswith(".dist-info")
+        for archive in _directories(path)
+        for directory in _directories(archive)
+    )
+
+
+def uv_caches(path: str) -> list[str]:
+    """Return the directories with unpacked wheels of uv's cache at ``path``; it may be such a one itself."""
+    return [each for each in (path, *sorted(_children(path))) if is_uv_cache(each)]
+
+
 def is_package_cache(path: str) -> bool:
     """Whether a directory is a package cache: it has ``urls.txt``, or an extracted package."""
     if is_environment(path):
@@ -48,20 +81,26 @@ def is_package(path: str) -> bool:
 
 
 def environment_tree(path: str, roots: Roots) -> Tree:
-    """Return the environment at ``path``, which may lead to it through symbolic links."""
+    """Return the environment, virtual or not, at ``path``, which may lead to it through symbolic links."""
     root = os.path.realpath(path)
     return Tree(
         root=root,
         kind=TreeKind.ENVIRONMENT,
-        manager=_environment_manager(root),
+        manager=_environment_manager(root, roots),
         name=_environment_name(path, root, roots),
         frozen=os.path.lexists(os.path.join(root, "conda-meta", "frozen")),
+        cloned=bool(_CLONING.search(_history(root))),
     )
 
 
 def cache_tree(root: str, roots: Roots) -> Tree:
     """Return the package cache at the real path ``root``."""
     return Tree(root, TreeKind.CACHE, _cache_manager(root, roots), _cache_name(root))
+
+
+def uv_cache_tree(root: str) -> Tree:
+    """Return the part of uv's cache with the unpacked wheels, by its real path."""
+    return Tree(root, TreeKind.CACHE, Manager.UV, _cache_name(root))
 
 
 def _environment_name(path: str, root: str, roots: Roots) -> str:
@@ -75,7 +114,22 @@ def _environment_name(path: str, root: str, roots: Roots) -> str:
     if directory in {os.path.realpath(envs_dir) for envs_dir in roots.envs_dirs}:
         return name
     project, hidden, _ = _split_project(directory)
-    return f"{os.path.basename(project)}/{name}" if hidden else name or root
+    if _is_detached(root, roots):
+        project = os.path.dirname(directory)
+    elif not hidden and not (name in _PROJECTS_OWN and is_virtual_environment(root)):
+        return name or root
+    return f"{os.path.basename(project)}/{name}"
+
+
+def _is_detached(root: str, roots: Roots) -> bool:
+    """Whether pixi keeps an environment outside its project, in SOMEWHERE/PROJECT-HASH/envs."""
+    project, last = os.path.split(os.path.dirname(root))
+    if last != "envs" or os.path.basename(project) in (".pixi", ".magic"):
+        return False
+    if os.path.lexists(os.path.join(root, "conda-meta", "pixi")):
+        return True
+    places = (os.path.join(cache, "envs") for cache in roots.rattler_dirs)
+    return os.path.dirname(project) in map(os.path.realpath, places)
 
 
 def _split_project(directory: str) -> tuple[str, str, str]:
@@ -88,27 +142,33 @@ def _split_project(directory: str) -> tuple[str, str, str]:
 
 
 def _cache_name(root: str) -> str:
-    """Return the last components up to one that says more than ``pkgs`` and ``cache``."""
+    """Return the last components up to one that says more than ``pkgs``, ``cache`` and ``archive-v0``."""
     parts = root.split(os.sep)
     start = len(parts) - 1
-    while start > 1 and parts[start] in ("pkgs", "cache"):
+    while start > 1 and (parts[start] in ("pkgs", "cache") or _UV_ARCHIVES.fullmatch(parts[start])):
         start -= 1
     return "/".join(parts[start:])
 
 
-def _environment_manager(root: str) -> Manager:
+def _environment_manager(root: str, roots: Roots) -> Manager:
+    if is_virtual_environment(root):
+        return Manager.VENV
     _, hidden, _ = _split_project(os.path.dirname(root))
     if hidden == ".magic":
         return Manager.MAGIC
-    if hidden or os.path.lexists(os.path.join(root, "conda-meta", "pixi")):
+    if hidden or _is_detached(root, roots) or os.path.lexists(os.path.join(root, "conda-meta", "pixi")):
         return Manager.PIXI
-    try:
-        head = read_regular(os.path.join(root, "conda-meta", "history"), _HISTORY_BYTES)
-    except FileNotFoundError:
+    if not os.path.lexists(os.path.join(root, "conda-meta", "history")):
         return Manager.RATTLER
+    return Manager.MAMBA if _MAMBA_COMMAND.search(_history(root)) else Manager.CONDA
+
+
+def _history(root: str) -> bytes:
+    """Return the beginning of conda's history: who made the environment. Nothing if it cannot be read."""
+    try:
+        return read_regular(os.path.join(root, "conda-meta", "history"), _HISTORY_BYTES)
     except OSError:
-        return Manager.CONDA
-    return Manager.MAMBA if _MAMBA_COMMAND.search(head) else Manager.CONDA
+        return b""
 
 
 def _cache_manager(root: str, roots: Roots) -> Manager:
@@ -121,6 +181,14 @@ def _cache_manager(root: str, roots: Roots) -> Manager:
     if any(os.path.lexists(f"{child}.lock") for child in _children(root) if is_package(child)):
         return Manager.RATTLER
     return Manager.CONDA
+
+
+def _directories(path: str) -> list[str]:
+    try:
+        with os.scandir(path) as entries:
+            return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
 
 
 def _children(path: str) -> list[str]:

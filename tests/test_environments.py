@@ -17,7 +17,7 @@ from conda_dedup_plugin.environments import Request, find, is_build_tree, is_env
 from conda_dedup_plugin.errors import UsageError
 from conda_dedup_plugin.model import Manager, Scope, TreeKind
 
-PREFIXES = ("CONDA", "_CONDA", "MAMBA", "RATTLER", "PIXI", "MAGIC", "XDG")
+PREFIXES = ("CONDA", "_CONDA", "MAMBA", "RATTLER", "PIXI", "MAGIC", "XDG", "UV_")
 
 
 @pytest.fixture
@@ -221,6 +221,49 @@ class TestDiscovery:
         env = environment(tmp_path / "pixihome" / "envs" / "tool")
         monkeypatch.setenv("PIXI_HOME", str(tmp_path / "pixihome"))
         assert roots(find(Request())) == [env]
+
+    @pytest.mark.parametrize("variable", ["", "RATTLER_CACHE_DIR", "PIXI_CACHE_DIR"])
+    def test_pixis_detached_environments(
+        self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+    ) -> None:
+        """pixi's ``detached-environments = true``, from anywhere."""
+        cached = tmp_path / "chosen" if variable else home / ".cache/rattler/cache"
+        if variable:
+            monkeypatch.setenv(variable, str(cached))
+        (cached / "envs" / "file").parent.mkdir(parents=True)
+        (cached / "envs" / "file").touch()
+        (cached / "envs" / "gone-12").mkdir()
+        environment(cached / "envs" / "no-project")
+        found = [
+            environment(cached / "envs" / project / "envs" / name, history=None)
+            for project, name in (("proj-123", "default"), ("proj-123", "gpu"), ("web-9", "default"))
+        ]
+        scope = find(Request())
+        assert [(tree.root, tree.name, tree.manager) for tree in scope.trees] == [
+            (found[0], "proj-123/default", Manager.PIXI),
+            (found[1], "proj-123/gpu", Manager.PIXI),
+            (found[2], "web-9/default", Manager.PIXI),
+        ]
+        assert scope.warnings == ()
+        assert roots(find(Request(names=("web-9/default",))), selected=True) == [found[2]]
+
+    def test_a_project_whose_environments_are_detached(
+        self, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """pixi leaves a link to where it has them, which may be any directory."""
+        project = tmp_path / "work" / "proj"
+        (project / ".pixi").mkdir(parents=True)
+        (project / "src").mkdir()
+        for number, place in enumerate((home / ".cache/rattler/cache/envs", tmp_path / "elsewhere")):
+            env = environment(place / "proj-123" / "envs" / "default", history=None)
+            (place / "proj-123" / "envs" / "default" / "conda-meta" / "pixi").write_text("{}")
+            (project / ".pixi" / "envs").unlink(missing_ok=True)
+            (project / ".pixi" / "envs").symlink_to(place / "proj-123" / "envs")
+            monkeypatch.chdir(project / "src")
+            scope = find(Request(prefixes=(str(project / ".pixi/envs/default"),)))
+            (tree,) = (tree for tree in scope.trees if tree.selected)
+            assert (tree.root, tree.name, tree.manager) == (env, "proj-123/default", Manager.PIXI)
+            assert len(find(Request()).trees) == number + 1
 
     def test_a_removed_working_directory(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (home / "gone").mkdir()

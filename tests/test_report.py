@@ -136,6 +136,8 @@ def check_schema(document: dict[str, Any]) -> None:
         "by_cause",
         "deep",
         "normalizable_bytes",
+        "clobbered",
+        "redundant_caches",
         "held",
         "largest",
         "warnings",

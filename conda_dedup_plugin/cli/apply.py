@@ -18,6 +18,11 @@ examples:
   {prog} apply --yes -n bert -n nlp
 """
 
+_CONSEQUENCE = (
+    "with --include-cache 'conda clean --packages' keeps cached packages that no environment uses any more, "
+    "when they share files with others; '{prog}' tells and removes them with: clean"
+)
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of this verb."""
@@ -40,6 +45,7 @@ def execute(options: argparse.Namespace) -> int:
 
     require_consent(options)
     analysis, notes = analysis_of(options)
+    consequence = [_CONSEQUENCE.format(prog=options.prog)] if options.include_cache else []
     applied = None
     if not options.dry_run:
         try:
@@ -48,6 +54,7 @@ def execute(options: argparse.Namespace) -> int:
                 if anything:
                     analysis, notes = analysis_of(options)
                 notes += more
+            notes += consequence
             if not options.yes and not _agreed(analysis):
                 return 1
             applied = apply_plan(analysis, f"{options.prog} apply", journal=not options.no_journal)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import binascii
 import csv
 import io
+import math
 import os
 import posixpath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from packaging.tags import parse_tag
 from packaging.utils import canonicalize_name
 
 from ..model import Claim, Dist
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 _SUFFIX = ".dist-info"
 _PYTHONS = ("python", "pypy")
+#: No wheel has more tags; a file that says so may mean billions.
+_MOST_TAGS = 1000
 
 
 def read_wheels(root: str, owned: Mapping[str, Claim]) -> Records:
@@ -33,16 +37,19 @@ def read_wheels(root: str, owned: Mapping[str, Claim]) -> Records:
         path = f"{directory}/RECORD"
         if _below(path, root) in owned or not os.path.lexists(path) or _is_condas(directory):
             continue
-        try:
-            _, claims = _read(path, root, records.warnings)
-        except RecordError as exc:
-            records.warnings.append(str(exc))
-            continue
-        except MemoryError:
-            records.warnings.append(f"{path!r} is too big to be read.")
-            continue
-        records.claims.update(claims)
+        records.claims.update(read_wheel(path, root, records.warnings))
     return records
+
+
+def read_wheel(path: str, root: str, warnings: list[str]) -> dict[str, Claim]:
+    """Return the claims of one RECORD by path below ``root``; none, and a warning, if it is damaged."""
+    try:
+        return _read(path, root, warnings)[1]
+    except RecordError as exc:
+        warnings.append(str(exc))
+    except MemoryError:
+        warnings.append(f"{path!r} is too big to be read.")
+    return {}
 
 
 def _is_condas(directory: str) -> bool:
@@ -60,17 +67,18 @@ def site_packages(prefix: str) -> list[str]:
     other path.
     """
     libraries = []
-    for name in _directories(prefix):
+    for name in directories(prefix):
         if name == "Lib":
             libraries.append(f"{prefix}/Lib")
         elif name == "lib":
-            pythons = (python for python in _directories(f"{prefix}/lib") if python.startswith(_PYTHONS))
+            pythons = (python for python in directories(f"{prefix}/lib") if python.startswith(_PYTHONS))
             libraries += [f"{prefix}/lib/{python}" for python in pythons]
     found = (f"{library}/site-packages" for library in libraries)
     return [path for path in found if os.path.isdir(path) and not os.path.islink(path)]
 
 
-def _directories(path: str) -> list[str]:
+def directories(path: str) -> list[str]:
+    """Return the names of the directories in a directory, without links; none if it cannot be listed."""
     try:
         with os.scandir(path) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
@@ -85,18 +93,21 @@ def dist_infos(prefix: str) -> dict[tuple[str, str], Path]:
     """
     found = {}
     for directory in _dist_info_directories(prefix):
-        found[_name_version(directory)] = Path(directory, "RECORD")
+        found[name_version(directory)] = Path(directory, "RECORD")
     return found
 
 
 def _dist_info_directories(prefix: str) -> Iterator[str]:
     for directory in site_packages(prefix):
-        for name in _directories(directory):
-            if name.endswith(_SUFFIX):
-                yield f"{directory}/{name}"
+        yield from dist_info_directories(directory)
 
 
-def _name_version(directory: str) -> tuple[str, str]:
+def dist_info_directories(directory: str) -> list[str]:
+    """Return the ``*.dist-info`` directories in a directory."""
+    return [f"{directory}/{name}" for name in directories(directory) if name.endswith(_SUFFIX)]
+
+
+def name_version(directory: str) -> tuple[str, str]:
     """Return what a directory is named after; the version is "" if the name does not say."""
     stem = os.path.basename(directory)[: -len(_SUFFIX)]
     name, version = stem.rsplit("-", 1) if "-" in stem else (stem, "")
@@ -117,6 +128,30 @@ def _metadata_name_version(directory: str) -> tuple[str, str]:
     return canonicalize_name(said["name"]), said["version"]
 
 
+def _tags(directory: str, warnings: list[str]) -> str:
+    """Return what a wheel was built for, as file names of wheels have it; "" if nobody wrote that down."""
+    path = f"{directory}/WHEEL"
+    if not os.path.lexists(path):
+        return ""
+    try:
+        text = read_file(path).decode("utf-8", "replace")
+    except RecordError as exc:
+        warnings.append(str(exc))
+        return ""
+    said = [line[4:].strip() for line in text.splitlines() if line[:4].lower() == "tag:"]
+    if sum(math.prod(part.count(".") + 1 for part in tag.split("-")) for tag in said) > _MOST_TAGS:
+        return ""
+    try:
+        tags = {tag for line in said for tag in parse_tag(line)}
+    except ValueError:
+        return ""
+    split = [(tag.interpreter, tag.abi, tag.platform) for tag in tags]
+    parts = [sorted(set(part)) for part in zip(*split, strict=True)]
+    if len(tags) == math.prod(map(len, parts)):
+        return "-".join(".".join(part) for part in parts)
+    return ",".join(sorted(map(str, tags)))
+
+
 def read_pip_record(record: Path, prefix: str) -> tuple[Dist, dict[str, Claim]]:
     """Read one RECORD: its dist, and its claims by path in the environment, those below it alone.
 
@@ -131,11 +166,11 @@ def _below(path: str, prefix: str) -> str:
 
 def _read(path: str, prefix: str, warnings: list[str]) -> tuple[Dist, dict[str, Claim]]:
     directory = os.path.dirname(path)
-    name, version = _name_version(directory)
+    name, version = name_version(directory)
     if not name or not version:
         name, version = _metadata_name_version(directory)
-    dist = Dist(name, version, "", "pypi", "")
-    base = _below(os.path.dirname(directory), prefix) + "/"
+    dist = Dist(name, version, _tags(directory, warnings), "pypi", "")
+    base = _below(f"{os.path.dirname(directory)}/", prefix)
     text = read_file(path).decode("utf-8", "surrogateescape")
     claims: dict[str, Claim] = {}
     absolute = 0
@@ -162,7 +197,7 @@ def _read(path: str, prefix: str, warnings: list[str]) -> tuple[Dist, dict[str, 
     claims, dropped = below_root(claims)
     dropped += absolute
     if dropped:
-        warnings.append(f"{path!r} names {dropped} paths outside its environment, which are left out.")
+        warnings.append(f"{path!r} names {dropped} paths outside {prefix!r}, which are left out.")
     return dist, claims
 
 

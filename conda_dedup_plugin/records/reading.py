@@ -12,7 +12,7 @@ from ..errors import DedupError
 from ..files import read_regular
 
 if TYPE_CHECKING:
-    from ..model import Claim
+    from ..model import Claim, Dist
 
 T = TypeVar("T")
 
@@ -32,6 +32,8 @@ class Records:
 
     claims: dict[str, Claim] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    #: What pip replaced of conda's: (conda's dist, pip's) by path; not what pip has the same content for.
+    clobbered: dict[str, tuple[Dist, Dist]] = field(default_factory=dict)
 
 
 def read_file(path: str) -> bytes:

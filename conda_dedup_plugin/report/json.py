@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..apply import Applied
 from ..model import SCHEMA
+from ..redundant import redundant_caches
 
 if TYPE_CHECKING:
     from ..engine import Analysis
@@ -68,6 +69,12 @@ def report_document(analysis: Analysis) -> dict[str, Any]:
             {"reason": reason.value, "bytes": size, "inodes": inodes}
             for reason, (size, inodes) in analysis.plan.held_by_reason().items()
         ],
+        "clobbered": [
+            {"environment": scope.trees[tree].root, "path": path, "conda": str(conda), "pip": str(pip)}
+            for tree, paths in inventory.clobbered.items()
+            for path, (conda, pip) in paths.items()
+        ],
+        "redundant_caches": [asdict(cache) for cache in redundant_caches(inventory, analysis.plan)],
         "largest": [_group(scope, group) for group in analysis.plan.largest(LARGEST)],
         "warnings": analysis.warnings,
     }

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..model import Cause
+from ..redundant import redundant_caches
 
 if TYPE_CHECKING:
     from ..apply import Applied
@@ -73,6 +74,7 @@ def print_report(analysis: Analysis, out: Console) -> None:
     if totals.unrecorded_bytes:
         compared = "compared" if analysis.deep else "not compared without: --deep"
         out.print(_sentence("Unrecorded", totals.unrecorded_bytes, f"in files no record covers, {compared}"))
+    _print_advice(analysis, out)
     largest = analysis.plan.largest(_LARGEST)
     if largest:
         out.print()
@@ -82,6 +84,24 @@ def print_report(analysis: Analysis, out: Console) -> None:
         copies += [inode for held in group.held for inode in held.inodes]
         out.print(_sentence("", group.duplicate_bytes, f"{len(copies) + 1} copies of"))
         out.print(Text(f"{'':14}{printable(analysis.scope.paths_of(group.keeper)[0])}"))
+
+
+def _print_advice(analysis: Analysis, out: Console) -> None:
+    """Print which caches could be dropped, and where pip took conda's files."""
+    for cache in redundant_caches(analysis.inventory, analysis.plan):
+        many = (
+            "its package" if cache.packages == 1 else f"{cache.shared:,} of its {cache.packages:,} packages"
+        )
+        more = f", and {decimal(cache.bytes_after)} more by the next apply" if cache.bytes_after else ""
+        out.print(_sentence("Cache", cache.bytes_freed, f"by removing {printable(cache.cache)}{more}:"))
+        out.print(Text(f"{'':14}{many} are in {printable(cache.other)} too"))
+    for tree, paths in analysis.inventory.clobbered.items():
+        pairs = {(str(conda), str(pip)) for conda, pip in paths.values()}
+        for conda, pip in sorted(pairs):
+            count = sum((str(one), str(other)) == (conda, pip) for one, other in paths.values())
+            name = printable(analysis.scope.trees[tree].name)
+            out.print(Text(f"{'Clobbered':14}{files(count)} of conda's {printable(conda)} by pip's "
+                           f"{printable(pip)} in {name}"))  # fmt: skip
 
 
 def _of_cause(totals: Totals) -> str:

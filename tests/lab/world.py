@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from tests.lab.channel import TestChannel
 
-_FOREIGN = ("CONDA", "_CE_", "_CONDA", "MAMBA", "RATTLER", "PIXI", "PIP_", "PYTHON", "XDG_", "VIRTUAL_ENV")
+_FOREIGN = (
+    "CONDA", "_CE_", "_CONDA", "MAMBA", "RATTLER", "PIXI", "PIP_", "PYTHON", "UV_", "XDG_", "VIRTUAL_ENV"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

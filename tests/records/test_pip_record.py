@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packaging.tags import parse_tag
 
 from conda_dedup_plugin.demo.distributions import SITE_PACKAGES
 from conda_dedup_plugin.demo.wheels import make_wheel
@@ -43,7 +44,10 @@ class TestRealRecords:
         for name in ("numpy", "pure-wheel"):
             (record,) = (path for (found, _), path in dist_infos(str(prefix)).items() if found == name)
             dist, claims = read_pip_record(record, str(prefix))
-            assert (dist.name, dist.subdir, dist.build) == (name, "pypi", "")
+            assert (dist.name, dist.subdir) == (name, "pypi")
+            wheel = record.with_name("WHEEL").read_text().splitlines()
+            said = [line.removeprefix("Tag: ") for line in wheel if line.startswith("Tag: ")]
+            assert parse_tag(dist.build) == {tag for line in said for tag in parse_tag(line)}
             folder = prefix / SITE_PACKAGES / name.replace("-", "_")
             on_disk = {str(path.relative_to(prefix)) for path in folder.rglob("*") if path.is_file()}
             assert on_disk <= claims.keys()
@@ -319,7 +323,7 @@ def test_a_wheel_that_pip_installed_without_any_conda(tmp_path: Path) -> None:
     (record,) = dist_infos(prefix).values()
     assert dist_infos(prefix).keys() == {("tiny-wheel", "1.0")}
     dist, claims = read_pip_record(record, prefix)
-    assert dist == ("tiny-wheel", "1.0", "", "pypi", "", "")
+    assert dist == ("tiny-wheel", "1.0", "py3-none-any", "pypi", "", "")
     found = {str(file.relative_to(prefix)) for file in Path(prefix).rglob("*") if file.is_file()}
     assert found == claims.keys() == read_wheels(prefix, {}).claims.keys()
     assert read_wheels(prefix, {str(record.relative_to(prefix)): claims["bin/tiny"]}) == Records()
@@ -328,3 +332,101 @@ def test_a_wheel_that_pip_installed_without_any_conda(tmp_path: Path) -> None:
         assert claim.sha256 == (None if without else sha256(Path(prefix, path)))
         assert claim.size == (-1 if without else os.path.getsize(f"{prefix}/{path}"))
         assert claim.pip and claim.path == path
+
+
+# -- what a wheel was built for -----------------------------------------------------------------------
+
+ONE = b"Tag: cp311-cp311-manylinux_2_17_x86_64\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (ONE, "cp311-cp311-manylinux_2_17_x86_64"),
+        (b"Wheel-Version: 1.0\r\ntag:py3-none-any \r\n", "py3-none-any"),
+        (b"Tag: py2-none-any\nTag: py3-none-any\n", "py2.py3-none-any"),
+        (b"Tag: py3.py2-none-any\n", "py2.py3-none-any"),
+        (
+            ONE + b"Tag: cp311-cp311-manylinux2014_x86_64\n" + ONE,
+            "cp311-cp311-manylinux2014_x86_64.manylinux_2_17_x86_64",
+        ),
+        (b"Tag: cp39-abi3-any\nTag: cp38-none-any\n", "cp38-none-any,cp39-abi3-any"),
+        (b"", ""),
+        (b"Tag:\n", ""),
+        (b"Tag: py3\n", ""),
+        (b"Tag: a-b-c-d\n", ""),
+        (b"Tag: " + b"-".join([b".".join([b"a"] * 100)] * 3) + b"\n", ""),
+        (b"".join(b"Tag: py%d-none-any\n" % number for number in range(5000)), ""),
+    ],
+)
+def test_tags(tmp_path: Path, content: bytes, expected: str) -> None:
+    record = write(tmp_path, b"x.py,,\n")
+    record.with_name("WHEEL").write_bytes(content)
+    assert read_pip_record(record, str(tmp_path))[0] == ("a", "1", expected, "pypi", "", "")
+    assert read(tmp_path).warnings == []
+
+
+def test_no_tags(tmp_path: Path) -> None:
+    record = write(tmp_path, b"x.py,,\n")
+    assert read_pip_record(record, str(tmp_path))[0].build == ""
+    assert read(tmp_path).warnings == []
+    record.with_name("WHEEL").symlink_to(record)
+    found = read(tmp_path)
+    assert [claim.dist.build for claim in found.claims.values()] == [""]
+    assert len(found.warnings) == 1 and "WHEEL" in found.warnings[0]
+
+
+# -- what pip replaced of conda's -----------------------------------------------------------------------
+
+
+def test_what_pip_replaced(tmp_path: Path) -> None:
+    base = f"{SITE_PACKAGES}/p"
+    hashes = [hashlib.sha256(name).hexdigest() for name in (b"a", b"b")]
+    conda = [
+        said(f"{base}/other.py", sha256=hashes[1], sha256_in_prefix=hashes[1]),
+        said(f"{base}/equal.py", sha256=hashes[0], sha256_in_prefix=hashes[0]),
+        said(f"{base}/patched.py", sha256=hashes[0], sha256_in_prefix=hashes[1], prefix_placeholder="/p"),
+        said(f"{base}/unknown.py", sha256=None, sha256_in_prefix=None),
+        said(f"{base}/mine.py"),
+        said(f"{base}/x.cpython-311.pyc"),
+    ]
+    write_meta(tmp_path, paths(*conda))
+    names = ("other", "equal", "patched", "unknown", "new")
+    lines = [f"p/{name}.py,sha256={TEXT},1\n" for name in names]
+    write(tmp_path, "".join([*lines, "p/x.cpython-311.pyc,,\n"]).encode(), "P-2.dist-info")
+    found = read(tmp_path)
+    assert list(found.clobbered) == [f"{base}/{name}.py" for name in ("other", "patched", "unknown")]
+    for theirs, pips in found.clobbered.values():
+        assert (theirs.name, theirs.subdir != "pypi") == ("a", True)
+        assert (pips.name, pips.version, pips.subdir) == ("p", "2", "pypi")
+
+
+def test_what_conda_replaced_of_condas(tmp_path: Path) -> None:
+    """Two packages with one path, and conda's own wheels, are nothing of pip's."""
+    for name in ("a-1-0.json", "b-1-0.json"):
+        write_meta(tmp_path, paths(said(f"{SITE_PACKAGES}/x.py")), name)
+    folder = write(tmp_path, f"x.py,sha256={TEXT},1\n".encode()).parent
+    (folder / "INSTALLER").write_bytes(b"conda\n")
+    assert read(tmp_path).clobbered == {}
+
+
+@pytest.mark.integration
+def test_pip_over_conda(tmp_path: Path, channel, conda_python: Path) -> None:
+    """pip takes away what conda installed, and puts another version in its place."""
+    from tests.lab.channel import pure_modules
+    from tests.lab.world import CondaLab
+
+    lab = CondaLab(tmp_path / "lab", conda_python, channel)
+    made = lab.create("one", "pip", "pure-noarch")
+    tree = Tree(str(made), TreeKind.ENVIRONMENT, Manager.CONDA, "one")
+    assert read_claims(tree).clobbered == {}
+    modules = pure_modules("pure_noarch")
+    changed = [path for path in sorted(modules) if path.endswith(("_1.py", "_2.py"))]
+    modules |= {path: modules[path] + b"# newer\n" for path in changed}
+    lab.pip(made, "install", make_wheel(tmp_path, "pure-noarch", "2.0", modules))
+    found = read_claims(tree)
+    assert {path.removeprefix(f"{SITE_PACKAGES}/") for path in found.clobbered} == set(changed)
+    for path, (conda, pip) in found.clobbered.items():
+        assert (conda.name, conda.version, conda.subdir) == ("pure-noarch", "1.0", "noarch")
+        assert (pip.name, pip.version, pip.build) == ("pure-noarch", "2.0", "py3-none-any")
+        assert found.claims[path].sha256 == sha256(made / path)

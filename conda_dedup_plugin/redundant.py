@@ -1,0 +1,101 @@
+"""Package caches that hold what another cache holds as well, and what dropping them would free. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from .inventory import Inventory
+    from .model import Inode, InodeKey
+    from .plan import Plan
+
+#: What tells one build of a package: rattler's caches do not say from which archive.
+_Build = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RedundantCache:
+    """A cache of which ``shared`` packages are in the cache ``other`` too, of ``packages`` in all.
+
+    ``bytes_freed`` on disk go with those packages at once; ``bytes_after`` more by the next ``apply``, when
+    environments that use them can take the other cache's files.
+    """
+
+    cache: str
+    other: str
+    packages: int
+    shared: int
+    bytes_freed: int
+    bytes_after: int
+
+
+def redundant_caches(inventory: Inventory, plan: Plan) -> list[RedundantCache]:
+    """Return for every two caches with packages in common the one that frees more when it is dropped."""
+    scope = inventory.scope
+    builds: dict[int, set[_Build]] = defaultdict(set)
+    own: dict[tuple[int, _Build], list[Inode]] = defaultdict(list)
+    for inode in inventory.inodes.values():
+        for tree, build in _builds(inventory, inode):
+            builds[tree].add(build)
+            own[tree, build].append(inode)
+    twins = _twins(inventory, plan)
+    found = []
+    caches = sorted(builds)
+    for number, one in enumerate(caches):
+        for other in caches[number + 1 :]:
+            common = builds[one] & builds[other]
+            if not common:
+                continue
+            offers = []
+            for drop, keep in ((one, other), (other, one)):
+                if scope.trees[drop].selected:
+                    inodes = {inode.key: inode for build in common for inode in own[drop, build]}
+                    freed, after = _gain(inodes.values(), drop, keep, twins)
+                    offers.append((freed + after, freed, after, drop, keep))
+            if offers and max(offers)[0] > 0:
+                _, freed, after, drop, keep = max(offers)
+                roots = (scope.trees[drop].root, scope.trees[keep].root)
+                found.append(RedundantCache(*roots, len(builds[drop]), len(common), freed, after))
+    return sorted(found, key=lambda cache: -(cache.bytes_freed + cache.bytes_after))
+
+
+def _builds(inventory: Inventory, inode: Inode) -> set[tuple[int, _Build]]:
+    trees = inventory.scope.trees
+    return {
+        (name.tree, name.claim.dist[:4])
+        for name in inode.names
+        if name.claim is not None and trees[name.tree].is_cache
+    }
+
+
+def _twins(inventory: Inventory, plan: Plan) -> Mapping[InodeKey, set[int]]:
+    """Return for each inode the caches that hold its bytes in another inode on the same device."""
+    trees = inventory.scope.trees
+    twins: dict[InodeKey, set[int]] = defaultdict(set)
+    for group in plan.groups:
+        caches = {
+            inode.key: {name.tree for name in inode.names if trees[name.tree].is_cache}
+            for inode in group.inodes
+        }
+        for inode in group.inodes:
+            for key, found in caches.items():
+                if key != inode.key and key.device == inode.key.device:
+                    twins[inode.key] |= found
+    return twins
+
+
+def _gain(
+    inodes: Iterable[Inode], drop: int, keep: int, twins: Mapping[InodeKey, set[int]]
+) -> tuple[int, int]:
+    freed = after = 0
+    for inode in inodes:
+        others = [name for name in inode.names if name.tree != drop]
+        if inode.nlink == len(inode.names) and not others:
+            freed += inode.disk_bytes
+        elif keep in twins.get(inode.key, ()) and inode.nlink == len(inode.names):
+            after += inode.disk_bytes
+    return freed, after
