@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import pyc
 from .candidates import recorded_key
+from .digests import DigestCache, Known
 from .model import Hazard, Inode, Name
 from .sharing.bytecode import taken_apart
 from .sharing.opening import Directories, as_planned, open_inode
@@ -49,8 +51,12 @@ def find_units(scope: Scope, inodes: Iterable[Inode], progress: Progress) -> lis
                 places[source][name.tree][name.path.rpartition("/")[2]] = inode
     wanted = {source: trees for source, trees in places.items() if len(trees) > 1}
     groups: dict[object, list[Unit]] = defaultdict(list)
-    with progress.stage("Reading bytecode", len(wanted)) as advance, Directories() as directories:
-        reader = _Reader(scope, directories)
+    with (
+        progress.stage("Reading bytecode", len(wanted)) as advance,
+        Directories() as directories,
+        closing(DigestCache()) as cache,
+    ):
+        reader = _Reader(scope, directories, cache)
         for source, trees in wanted.items():
             for tree, compiled in trees.items():
                 unit = _unit(scope, tree, source, compiled)
@@ -61,6 +67,7 @@ def find_units(scope: Scope, inodes: Iterable[Inode], progress: Progress) -> lis
                     groups[source, unit.source.size, unit.inodes[0].key.device, identity].append(unit)
             directories.trim()
             advance(1)
+        reader.remember()
     return [list(_once(units)) for units in groups.values() if len(units) > 1]
 
 
@@ -94,11 +101,17 @@ def _unit(scope: Scope, tree: int, source: str, compiled: dict[str, Inode]) -> U
 
 
 class _Reader:
-    """Reads bytecode."""
+    """Reads bytecode, or knows it from the last time."""
 
-    def __init__(self, scope: Scope, directories: Directories) -> None:
+    def __init__(self, scope: Scope, directories: Directories, cache: DigestCache) -> None:
         self._scope = scope
         self._directories = directories
+        self._cache = cache
+        self._fresh: list[tuple[Inode, Known]] = []
+
+    def remember(self) -> None:
+        """Write down what was read."""
+        self._cache.put(self._fresh)
 
     def identity(self, unit: Unit, source: str) -> frozenset[tuple[str, bytes]] | None:
         """Return what units agree in that may share; None if some of it is not valid for its source."""
@@ -111,20 +124,38 @@ class _Reader:
         return frozenset(found)
 
     def _code(self, inode: Inode, source: str, of: Inode) -> bytes | None:
+        """Return a digest of the code; None if it is not valid for its source."""
+        known = self._cache.get(inode)
+        own = hashlib.sha256(os.fsencode(source)).digest()
+        if not known.code.startswith(own):
+            code = self._read(inode, source)
+            if code is None:
+                return None
+            header = pyc.HEADER.pack(*code.header)
+            known = known._replace(code=own + header + _digest(code))
+            self._fresh.append((inode, known))
+        read = known.code[len(own) :]
+        valid = pyc.Header(*pyc.HEADER.unpack_from(read)).fits(of.mtime_ns, of.size)
+        return read[pyc.HEADER.size :] if valid else None
+
+    def _read(self, inode: Inode, source: str) -> pyc.Code | None:
         try:
             descriptor = open_inode(self._scope, inode, self._directories)
         except OSError:
             return None
         try:
             code = taken_apart(descriptor, source)
-            if not as_planned(os.fstat(descriptor), inode) or not code.header.fits(of.mtime_ns, of.size):
-                return None
+            return code if as_planned(os.fstat(descriptor), inode) else None
         except OSError:
             return None
         finally:
             os.close(descriptor)
-        digest = hashlib.sha256(repr(code.header._replace(mtime=0)).encode())
-        for part in code.parts:
-            digest.update(len(part).to_bytes(8, "little"))
-            digest.update(part)
-        return digest.digest()
+
+
+def _digest(code: pyc.Code) -> bytes:
+    """Return a digest of what two files agree in that are the same code."""
+    digest = hashlib.sha256(repr(code.header._replace(mtime=0)).encode())
+    for part in code.parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.digest()

@@ -163,8 +163,8 @@ def _read(
                     warnings.append(f"{path!r} could not be compared: {known.strerror or known}")
                     entry.known = Known()
                 else:
-                    entry.known = known
-                    fresh.append((entry.inodes[0], known))
+                    entry.known = known._replace(code=entry.known.code)
+                    fresh.append((entry.inodes[0], entry.known))
                 done(entry)
             cache.put(fresh)
 

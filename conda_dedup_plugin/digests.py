@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .model import Inode
 
-_FORMAT = 1
+_FORMAT = 2
 _DAY = 24 * 3600
 #: What nobody asked for in so many days is forgotten.
 _KEPT_DAYS = 180
@@ -31,17 +31,21 @@ _YOUNG_NS = 2 * 10**9
 _TABLE = """
 CREATE TABLE IF NOT EXISTS digest (
     inode BLOB PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, day INTEGER,
-    ends BLOB, whole BLOB
+    ends BLOB, whole BLOB, code BLOB
 ) WITHOUT ROWID
 """
-_COLUMNS = "size, mtime_ns, ctime_ns, ends, whole, day FROM digest"
+_COLUMNS = "size, mtime_ns, ctime_ns, ends, whole, code, day FROM digest"
 
 
 class Known(NamedTuple):
-    """What was read of a file: a digest of its ends, and (raw sha256) of the whole; empty: not read."""
+    """What was read of a file: a digest of its ends, and (raw sha256) of the whole; empty: not read.
+
+    ``code`` is what :mod:`.compiled` makes of bytecode.
+    """
 
     ends: bytes = b""
     whole: bytes = b""
+    code: bytes = b""
 
 
 class DigestCache:
@@ -65,18 +69,15 @@ class DigestCache:
         if self._connection is None:
             return Known()
         try:
-            row = self._connection.execute(
-                "SELECT size, mtime_ns, ctime_ns, ends, whole, day FROM digest WHERE inode = ?",
-                (_key(inode),),
-            ).fetchone()
+            row = self._connection.execute(f"SELECT {_COLUMNS} WHERE inode = ?", (_key(inode),)).fetchone()
         except sqlite3.Error:
             return Known()
         if row is None or row[:3] != (inode.size, inode.mtime_ns, inode.ctime_ns):
             return Known()
-        if not isinstance(row[3], bytes) or not isinstance(row[4], bytes):
+        if not all(isinstance(value, bytes) for value in row[3:6]):
             return Known()
-        known = Known(row[3], row[4])
-        if isinstance(row[5], int) and self._today - row[5] > _NOTED_DAYS:
+        known = Known(*row[3:6])
+        if isinstance(row[6], int) and self._today - row[6] > _NOTED_DAYS:
             self.put([(inode, known)])
         return known
 
@@ -86,12 +87,14 @@ class DigestCache:
             return
         old_enough = time.time_ns() - _YOUNG_NS
         rows = [
-            (_key(inode), inode.size, inode.mtime_ns, inode.ctime_ns, self._today, known.ends, known.whole)
+            (_key(inode), inode.size, inode.mtime_ns, inode.ctime_ns, self._today, *known)
             for inode, known in found
             if inode.ctime_ns < old_enough
         ]
         with contextlib.suppress(sqlite3.Error, OverflowError):
-            self._connection.executemany("INSERT OR REPLACE INTO digest VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO digest VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows
+            )
             self._connection.commit()
 
 
@@ -114,9 +117,7 @@ def _connect() -> sqlite3.Connection | None:
             if found in (0, _FORMAT):
                 connection.execute(_TABLE)
                 connection.execute(f"PRAGMA user_version={_FORMAT}")
-                connection.execute(
-                    "SELECT inode, size, mtime_ns, ctime_ns, day, ends, whole FROM digest LIMIT 1"
-                )
+                connection.execute(f"SELECT {_COLUMNS} LIMIT 1")
                 return connection
         if connection is not None:
             connection.close()

@@ -74,17 +74,15 @@ def analyse_inventory(
     devices: dict[int, Device] = {}
     if deep or options.normalize_bytecode:
         bytecode = _bytecode(inventory, devices, options, progress)
-        if not options.normalize_bytecode:
-            normalizable = sum(share.freed_bytes for group in bytecode for share in group.shares)
-            bytecode = []
+    wanted = bytecode if options.normalize_bytecode else []
     retimed = {
         share.source.inode.key: share.source.mtime_ns
-        for group in bytecode
+        for group in wanted
         for share in group.shares
         if share.source is not None
     }
     # what bytecode could be paired up otherwise waits until this is done
-    taken = {inode.key for group in bytecode for inode in group.inodes}
+    taken = {inode.key for group in wanted for inode in group.inodes}
     candidates = [
         group
         for group in propose(inode for inode in inventory.inodes.values() if inode.key not in taken)
@@ -93,7 +91,11 @@ def analyse_inventory(
     groups, found = gather(scope, candidates)
     devices.update(found)
     plan = make_plan(scope, groups, devices, options, _cache_devices(scope), retimed)
-    plan.groups += bytecode
+    if wanted is not bytecode:
+        shared = {share.duplicate.key for share in plan.shares}
+        more = (share for group in bytecode for share in group.shares if share.duplicate.key not in shared)
+        normalizable = sum(share.freed_bytes for share in more)
+    plan.groups += wanted
     plan.add_to(inventory.totals, inventory.by_class)
     for share in plan.shares:
         owner = next(name.tree for name in share.duplicate.names if scope.trees[name.tree].selected)
