@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from . import history, state
 from .journal import PATIENCE, Journal, NoJournal
 from .model import Method, Reason
+from .progress import Progress
 from .sharing.bytecode import BytecodeLinker
 from .sharing.hardlink import Hardlinker
 from .sharing.outcome import Outcome
@@ -88,6 +89,7 @@ def apply_plan(
     journal: bool = True,
     patience: float = PATIENCE,
     until: float | None = None,
+    progress: Progress | None = None,
 ) -> Applied:
     """Do what the plan says. ``command`` is noted in the journal.
 
@@ -106,8 +108,11 @@ def apply_plan(
             trees = (analysis.scope.trees_of(share.duplicate) for share in analysis.plan.shares)
             locked = state.lock_all(stack, {tree.root for found in trees for tree in found}, journal)
             applied.run = book.begin(command)
-            for share, outcome in _share(analysis, book, locked, applied, until):
-                applied.add(outcome, share.freed_bytes, analysis.scope.paths_of(share.duplicate)[0])
+            total = sum(share.duplicate.size for share in analysis.plan.shares)
+            with (progress or Progress()).stage("Sharing", total) as advance:
+                for share, outcome in _share(analysis, book, locked, applied, until):
+                    applied.add(outcome, share.freed_bytes, analysis.scope.paths_of(share.duplicate)[0])
+                    advance(share.duplicate.size)
             book.finish()
             history.compact(book, time.time())
     finally:

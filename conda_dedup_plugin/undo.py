@@ -13,6 +13,7 @@ from .apply import Applied
 from .errors import DedupError
 from .journal import NoJournal
 from .model import Reason
+from .progress import Progress
 from .sharing.outcome import Outcome
 from .sharing.private import Privatizer
 from .sharing.unshare import Unsharer
@@ -56,7 +57,7 @@ def check_room(undoing: Undoing) -> None:
                 )
 
 
-def undo(undoing: Undoing, journal: Journal, command: str) -> Applied:
+def undo(undoing: Undoing, journal: Journal, command: str, progress: Progress | None = None) -> Applied:
     """Give every name its copy. ``command`` is noted in the journal.
 
     DedupError: there is no room; StateError: the journal cannot be written to. What is done is complete.
@@ -69,8 +70,11 @@ def undo(undoing: Undoing, journal: Journal, command: str) -> Applied:
         roots = {tree.root for inode in undoing.inodes for tree in scope.trees_of(inode)}
         locked = state.lock_all(stack, roots, not isinstance(journal, NoJournal))
         applied.run = journal.begin(command)
+        total = sum(inode.size for inode in undoing.inodes)
+        advance = stack.enter_context((progress or Progress()).stage("Copying", total))
         for outcome in _outcomes(undoing, journal, locked):
             inode = outcome.duplicate
+            advance(inode.size)
             applied.add(outcome, inode.disk_bytes, scope.paths_of(inode)[0])
             if outcome.method is not None:
                 undone += undoing.entries.get(id(inode), [])

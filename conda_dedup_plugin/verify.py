@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from . import history
 from .inventory import Inventory, scan
 from .model import Inode, Scope
+from .progress import Progress
 from .sharing.copying import digest_of
 from .sharing.opening import as_planned, open_inode
 
@@ -57,7 +58,9 @@ class Verified:
     warnings: list[str] = field(default_factory=list)
 
 
-def verify(scope: Scope, journal: Journal | None, quick: bool = False) -> Verified:
+def verify(
+    scope: Scope, journal: Journal | None, quick: bool = False, progress: Progress | None = None
+) -> Verified:
     """Look at every inode that a selected tree shares with anything.
 
     Contents are compared with the digests of the records; what has none, and everything under ``quick``,
@@ -70,7 +73,7 @@ def verify(scope: Scope, journal: Journal | None, quick: bool = False) -> Verifi
     found.warnings += [*scope.warnings, *found.inventory.warnings]
     stamps = _stamps(chains)
     shared = [inode for inode in found.inventory.inodes.values() if inode.nlink > 1]
-    digests = {} if quick else _digests(found, shared)
+    digests = {} if quick else _digests(found, shared, progress or Progress())
     bad = [inode.key for inode in shared if _is_bad(inode, digests.get(inode.key), stamps.get(inode.key))]
     if not bad:
         return found
@@ -93,7 +96,7 @@ def _stamps(chains: Mapping[tuple[str, str], list[Entry]]) -> dict[InodeKey, boo
     return stamps
 
 
-def _digests(found: Verified, shared: Iterable[Inode]) -> dict[InodeKey, bytes]:
+def _digests(found: Verified, shared: Iterable[Inode], progress: Progress) -> dict[InodeKey, bytes]:
     """Read every inode for which some record has a digest."""
     scope = found.inventory.scope
     known = []
@@ -117,8 +120,13 @@ def _digests(found: Verified, shared: Iterable[Inode]) -> dict[InodeKey, bytes]:
             return exc.strerror or str(exc)
 
     digests: dict[InodeKey, bytes] = {}
-    with ThreadPoolExecutor(min(_READERS, os.cpu_count() or 1)) as readers:
+    total = sum(inode.size for inode in known)
+    with (
+        progress.stage("Verifying", total) as advance,
+        ThreadPoolExecutor(min(_READERS, os.cpu_count() or 1)) as readers,
+    ):
         for inode, digest in zip(known, readers.map(read, known), strict=True):
+            advance(inode.size)
             if isinstance(digest, str):
                 found.warnings.append(f"{scope.paths_of(inode)[0]!r} could not be verified: {digest}")
                 continue

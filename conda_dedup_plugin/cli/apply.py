@@ -41,6 +41,7 @@ def execute(options: argparse.Namespace) -> int:
     from ..apply import apply_plan
     from ..errors import StateError
     from ..report import json, text
+    from .bars import progress_for
     from .common import analysis_of, finish_interrupted, require_consent
 
     require_consent(options)
@@ -57,7 +58,12 @@ def execute(options: argparse.Namespace) -> int:
             notes += consequence
             if not options.yes and not _agreed(analysis):
                 return 1
-            applied = apply_plan(analysis, f"{options.prog} apply", journal=not options.no_journal)
+            applied = apply_plan(
+                analysis,
+                f"{options.prog} apply",
+                journal=not options.no_journal,
+                progress=progress_for(options.json or options.quiet),
+            )
         except StateError as exc:
             hint = "Make it writable, or add --no-journal."
             raise StateError(str(exc), exc.hint or hint) from exc

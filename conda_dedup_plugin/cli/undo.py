@@ -41,6 +41,7 @@ def execute(options: argparse.Namespace) -> int:
     """Print or execute what is to be undone."""
     from ..report import json, text, upkeep
     from ..undo import undo
+    from .bars import progress_for
     from .common import agreed, is_named, require_consent
 
     require_consent(options)
@@ -58,10 +59,11 @@ def execute(options: argparse.Namespace) -> int:
                 text.console().print(upkeep.summary_of_undoing(undoing))
                 if undoing.inodes and not agreed("Go on?"):
                     return 1
-            applied = undo(undoing, journal, f"{options.prog} undo")
+            progress = progress_for(options.json or options.quiet)
+            applied = undo(undoing, journal, f"{options.prog} undo", progress)
             if undoing.deferred:  # the sources are no links any more: their bytecode can follow
                 rest = _plan(options, journal, [], last=True)
-                applied.join(undo(rest, journal, f"{options.prog} undo"))
+                applied.join(undo(rest, journal, f"{options.prog} undo", progress))
             notes += applied.notes
     finally:
         journal.close()

@@ -48,6 +48,7 @@ def execute(options: argparse.Namespace) -> int:
     from ..report import json, text, upkeep
     from ..sharing.recovery import recover
     from ..verify import verify
+    from .bars import progress_for
     from .common import require_consent, scope_of
 
     if options.keep_edit and not options.repair:
@@ -61,7 +62,8 @@ def execute(options: argparse.Namespace) -> int:
         if options.repair and not options.dry_run and journal is not None:
             notes += recover(journal)  # before looking: it gives names other inodes
         # by size and mtime alone nobody can say what is to be repaired
-        verified = verify(scope_of(options), journal, options.quick and not options.repair)
+        quick = options.quick and not options.repair
+        verified = verify(scope_of(options), journal, quick, progress_for(options.json or options.quiet))
         if not options.json:
             _print(options, verified)
         if options.repair and verified.damages and journal is not None:
