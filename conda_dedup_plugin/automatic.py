@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from . import pending
 from .apply import apply_plan
+from .arrivals import look
 from .changes import CLOCK_SLACK, Changed, Command, changed_environments, touched_environments
-from .compare import Wanted, look
+from .compare import Wanted
 from .engine import analyse_inventory
 from .environments import Request, find
 from .inventory import scan_listed

@@ -15,7 +15,7 @@ from conda_dedup_plugin.cli import main
 from conda_dedup_plugin.environments import Request, find
 from conda_dedup_plugin.inventory import scan
 from conda_dedup_plugin.model import STAGING_PREFIX
-from conda_dedup_plugin.sharing import batches as batches_module
+from conda_dedup_plugin.sharing import exchanges as exchanges_module
 from conda_dedup_plugin.sharing import hardlink as hardlink_module
 from conda_dedup_plugin.sharing import staging as staging_module
 from conda_dedup_plugin.unused import find_unused, remove_unused
@@ -240,7 +240,7 @@ def test_no_name_moves_the_cursor(world: World) -> None:
 LINKER, SWAP = hardlink_module.Hardlinker, staging_module.Swap
 STEPS: list[tuple[Any, str]] = [
     (LINKER, "_make_durable"),
-    (batches_module, "link_descriptor"),
+    (exchanges_module, "link_descriptor"),
     (SWAP, "exchange"),
     (LINKER, "_settle"),
     (LINKER, "_drop_old"),

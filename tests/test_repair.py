@@ -23,7 +23,7 @@ from conda_dedup_plugin.cli import main
 from conda_dedup_plugin.demo.packages import Entry, make_package
 from conda_dedup_plugin.journal import Journal
 from conda_dedup_plugin.model import STAGING_PREFIX
-from conda_dedup_plugin.sharing import batches as batches_module
+from conda_dedup_plugin.sharing import exchanges as exchanges_module
 from conda_dedup_plugin.sharing import private as private_module
 from conda_dedup_plugin.sharing import staging as staging_module
 from conda_dedup_plugin.sharing.recovery import recover
@@ -391,8 +391,8 @@ STEPS: list[tuple[str, Any, str]] = [
     ("before", private_module, "copy_metadata"),
     ("after", PRIVATIZER, "_copy"),
     ("before", PRIVATIZER, "_make_durable"),
-    ("before", batches_module, "link_descriptor"),
-    ("after", batches_module, "link_descriptor"),
+    ("before", exchanges_module, "link_descriptor"),
+    ("after", exchanges_module, "link_descriptor"),
     ("before", SWAP, "exchange"),
     ("after", SWAP, "exchange"),
     ("after", PRIVATIZER, "_settle"),

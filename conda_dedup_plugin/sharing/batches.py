@@ -12,15 +12,13 @@ import os
 import time
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Generic
+from typing import TYPE_CHECKING
 
 from ..model import Reason
-from . import leases
+from .exchanges import Exchanger
 from .interrupts import deferred_interrupts
-from .job import Job, OpenFile, TaskT, changes, is_old, results, written
-from .leases import Lease
-from .linux import link_descriptor, sync_file_system
-from .opening import Directories
+from .job import Job, OpenFile, TaskT, changes, results
+from .linux import sync_file_system
 from .outcome import Outcome, SkipError, outcome_of_error
 from .sources import OpenSource
 from .staging import Swap
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from ..journal import Journal
-    from ..model import Inode, InodeKey, Method, Scope
+    from ..model import InodeKey, Method, Scope
 
 #: A writer that meets a lease waits for the rest of the batch: so many names, so many seconds.
 MOST_NAMES = 200
@@ -43,24 +41,20 @@ MOST_DESCRIPTORS = 1000
 READ_BEFORE_LEASE = 4 * 1024 * 1024
 
 
-class Batches(abc.ABC, Generic[TaskT]):
+class Batches(Exchanger[TaskT]):
     """Exchanges the names of one inode after the other, for one run. Use as a context manager."""
 
     def __init__(self, scope: Scope, journal: Journal, method: Method) -> None:
-        self._method = method
+        super().__init__(method)
         self._scope = scope
         self._journal = journal
-        self._directories = Directories()
         self._stagings = Stagings(journal, self._directories)
         self._keepers: dict[InodeKey, OpenFile] = {}
         self._synced: set[int] = set()
         self._batch: list[Job[TaskT]] = []
         self._most_descriptors = _most_descriptors()
-        #: The sources of bytecode in the batch, and those of which some bytecode could not be prepared.
+        #: The sources of the bytecode in the batch.
         self._sources: dict[InodeKey, OpenSource] = {}
-        self._spoiled: set[InodeKey] = set()
-        #: Keepers that can have no more names, and who keeps in their place.
-        self._successors: dict[InodeKey, Inode] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -117,10 +111,6 @@ class Batches(abc.ABC, Generic[TaskT]):
         OSError (SkipError with the reason): it may not be.
         """
 
-    @abc.abstractmethod
-    def _freed(self, job: Job[TaskT]) -> int:
-        """Return the bytes gained by a job that is done."""
-
     # -- for those who prepare ----------------------------------------------------------------------
 
     def _sync_once(self, file: OpenFile) -> None:
@@ -129,10 +119,6 @@ class Batches(abc.ABC, Generic[TaskT]):
             self._synced.add(file.inode.key.device)
             with suppress(OSError):
                 sync_file_system(file.descriptor)
-
-    def _lease(self, *files: OpenFile) -> None:
-        if any(leases.take(one.descriptor) is Lease.BUSY for one in files):
-            raise SkipError(Reason.BUSY)
 
     def _add_swaps(self, job: Job[TaskT]) -> None:
         inode = job.task.duplicate
@@ -177,9 +163,10 @@ class Batches(abc.ABC, Generic[TaskT]):
                 self._each(self._settle, jobs)
                 for source in sources:
                     self._settle_source(source, [job for job in jobs if job.source is source])
-                if sources:  # an old time and new bytecode are not to outlive a loss of power
+                # an old time and new bytecode are not to outlive a loss of power
+                for source in {source.inode.key.device: source for source in sources}.values():
                     with suppress(OSError):
-                        sync_file_system(sources[0].descriptor)
+                        sync_file_system(source.descriptor)
                 self._each(self._drop_old, jobs)
                 self._journal.resolve(
                     [result for job in jobs for result in results(job)]
@@ -204,14 +191,6 @@ class Batches(abc.ABC, Generic[TaskT]):
             if job.outcome is None and not job.again:
                 self._try(step, job)
 
-    def _try(self, step: Callable[[Job[TaskT]], None], job: Job[TaskT]) -> None:
-        """Do one step for one job. If even that fails which cleans up, its intents stay for the next run."""
-        try:
-            step(job)
-        except OSError as exc:
-            job.unresolved = True
-            job.outcome = Outcome(job.old.inode, error=str(exc))
-
     def _make_durable(self, batch: list[Job[TaskT]]) -> None:
         """The keepers' bytes must be on the device before a durable name may point to them."""
         for device in {job.old.inode.key.device for job in batch}:
@@ -225,98 +204,6 @@ class Batches(abc.ABC, Generic[TaskT]):
                     continue
                 for job in jobs:
                     job.outcome = outcome_of_error(job.old.inode, exc)
-
-    def _exchange(self, job: Job[TaskT]) -> None:
-        """Exchange every name; if one cannot be, those that were are exchanged back."""
-        if job.keeper.inode.key in self._successors:
-            job.again = True
-            return
-        try:
-            if job.source is not None:
-                job.source.begin()
-            for swap in job.swaps:
-                self._exchange_name(job, swap)
-        except OSError as exc:
-            job.outcome = outcome_of_error(job.old.inode, exc)
-            self._restore(job)
-
-    def _exchange_name(self, job: Job[TaskT], swap: Swap) -> None:
-        old, keeper = job.old, job.keeper
-        try:
-            link_descriptor(keeper.descriptor, swap.staging.descriptor, swap.staged)
-        except OSError as exc:
-            if exc.errno == errno.EMLINK:
-                # the next ones of the same content get this duplicate as their keeper
-                self._successors[keeper.inode.key] = old.inode
-            raise
-        if not swap.staging.holds(swap.staged, keeper.inode.key):
-            swap.staging.drop_symlink(swap.staged)  # BeeGFS makes one instead of a hard link
-            raise SkipError(Reason.UNSUPPORTED)
-        try:
-            # once a first name is the keeper's, a writer who comes by it may wait for the keeper's lease
-            self._lease(*((old, keeper) if swap is job.swaps[0] else (old,)))
-            swap.expect(old.inode.key)
-            swap.exchange(old.descriptor)
-        except OSError:
-            swap.staging.drop(swap.staged, keeper.inode.key)
-            raise
-        if not is_old(os.stat(swap.staged, dir_fd=swap.staging.descriptor, follow_symlinks=False), old):
-            # somebody put another file there at the last moment, or changed the mode of the old one
-            raise SkipError(Reason.CHANGED)
-
-    def _settle(self, job: Job[TaskT]) -> None:
-        """Ask the old inode's lease alone whether a writer had it meanwhile; if so, give it its names back.
-
-        The keeper's lease says nothing here: who opens a target now writes to the keeper, as through
-        any hard link, and exchanging back would lose that.
-        """
-        if written(job.old):
-            job.outcome = Outcome(job.old.inode, reason=Reason.BUSY)
-            self._restore(job)
-
-    def _settle_source(self, source: OpenSource, jobs: list[Job[TaskT]]) -> None:
-        """Have all bytecode of a source exchanged or none, and see that its time is that of its bytecode."""
-        spoiled = source.inode.key in self._spoiled or source.is_written()
-        if spoiled or any(job.outcome is not None or job.again for job in jobs):
-            for job in jobs:
-                job.again = False
-                if job.outcome is None:
-                    job.outcome = Outcome(job.old.inode, reason=Reason.BYTECODE)
-                    self._try(self._restore, job)
-        with suppress(OSError):  # then its intent stays, and the next run sees to it
-            source.finish(self._directories)
-
-    def _restore(self, job: Job[TaskT]) -> None:
-        """Exchange back what was exchanged; what somebody else put there stays there.
-
-        If somebody may have come to the keeper by one of the names, none is given back: the old inode
-        is dropped, or kept beside its target if it was written to as well.
-        """
-        exchanged = [swap for swap in reversed(job.swaps) if swap.exchanged]
-        if exchanged and written(job.keeper):
-            old = job.old
-            kept = [
-                swap.keep_beside()
-                for swap in exchanged
-                if written(old) or not swap.staging.drop(swap.staged, old.inode.key)
-            ]
-        else:
-            kept = [swap.exchange_back(job.keeper.inode.key, job.old.inode.key) for swap in exchanged]
-            # somebody may have come to the keeper by a name just before that was given back
-            came = bool(exchanged) and written(job.keeper)
-            for swap in exchanged:
-                if came and swap.staging.holds(swap.staged, job.keeper.inode.key):
-                    kept.append(swap.keep_beside())
-                else:
-                    swap.staging.drop(swap.staged, job.keeper.inode.key)
-        if any(kept):
-            detail = ", ".join(filter(None, kept))
-            job.outcome = Outcome(job.old.inode, reason=Reason.CONFLICT, detail=detail)
-
-    def _drop_old(self, job: Job[TaskT]) -> None:
-        for swap in job.swaps:
-            swap.staging.drop(swap.staged, job.old.inode.key)
-        job.outcome = Outcome(job.old.inode, self._method, self._freed(job))
 
     def _close(self) -> None:
         """Close everything of the batch; with the descriptors go the leases."""

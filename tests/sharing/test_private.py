@@ -12,7 +12,7 @@ import pytest
 
 from conda_dedup_plugin.journal import Journal
 from conda_dedup_plugin.model import Method, Reason
-from conda_dedup_plugin.sharing import batches as batches_module
+from conda_dedup_plugin.sharing import exchanges as exchanges_module
 from conda_dedup_plugin.sharing import private as private_module
 from conda_dedup_plugin.sharing import staging as staging_module
 from conda_dedup_plugin.sharing.private import Copy, Privatizer
@@ -310,7 +310,7 @@ STEPS = [
     (private_module, "copy_metadata"),
     (Journal, "intend"),
     (Privatizer, "_make_durable"),
-    (batches_module, "link_descriptor"),
+    (exchanges_module, "link_descriptor"),
     (staging_module.Swap, "exchange"),
     (Privatizer, "_settle"),
     (staging_module.Staging, "drop"),

@@ -8,7 +8,7 @@ import signal
 import pytest
 
 from conda_dedup_plugin.journal import Journal
-from conda_dedup_plugin.sharing import batches as batches_module
+from conda_dedup_plugin.sharing import exchanges as exchanges_module
 from conda_dedup_plugin.sharing import hardlink as hardlink_module
 from conda_dedup_plugin.sharing import staging as staging_module
 from conda_dedup_plugin.sharing.recovery import recover
@@ -56,8 +56,8 @@ def _after(monkeypatch, owner, name, meanwhile=lambda: None):
 LINKER, SWAP = hardlink_module.Hardlinker, staging_module.Swap
 STEPS = [
     ("before", LINKER, "_make_durable"),
-    ("before", batches_module, "link_descriptor"),
-    ("after", batches_module, "link_descriptor"),
+    ("before", exchanges_module, "link_descriptor"),
+    ("after", exchanges_module, "link_descriptor"),
     ("before", SWAP, "exchange"),
     ("after", SWAP, "exchange"),
     ("after", LINKER, "_settle"),

@@ -20,6 +20,7 @@ from conda_dedup_plugin.journal import Journal
 from conda_dedup_plugin.model import Reason
 from conda_dedup_plugin.plan import PlanOptions
 from conda_dedup_plugin.sharing import batches as batches_module
+from conda_dedup_plugin.sharing import exchanges as exchanges_module
 from conda_dedup_plugin.sharing import staging as staging_module
 from conda_dedup_plugin.sharing.hardlink import Hardlinker
 from conda_dedup_plugin.sharing.recovery import recover
@@ -183,7 +184,7 @@ def test_a_target_whose_directory_is_gone(exchanged, root, journal, tmp_path, in
     assert (tmp_path / "elsewhere/b.so").read_bytes() == DATA
 
 
-@pytest.mark.parametrize("owner", [staging_module.Swap, batches_module], ids=["exchanged", "linked"])
+@pytest.mark.parametrize("owner", [staging_module.Swap, exchanges_module], ids=["exchanged", "linked"])
 def test_a_device_that_has_another_number_now(root, journal, monkeypatch, owner):
     """After a reboot, or with loop devices in another order."""
     step = "exchange" if owner is staging_module.Swap else "link_descriptor"
