@@ -214,3 +214,17 @@ def test_only_hard_links_can(world: World) -> None:
     world.json(*NORMALIZE, "--method", "reflink", *world.search)
     assert not shared(compiled(first), compiled(second))
     assert bytecode(first) != bytecode(second)
+
+
+@pytest.mark.parametrize("setting", ["true", "false"])
+def test_after_a_command(world: World, setting: str) -> None:
+    first = install(sys.executable, world.root / "envs/one", 1_700_000_000)
+    world.extra["CONDA_PLUGINS_DEDUP_NORMALIZE_BYTECODE"] = setting
+    two = world.root / "envs/two"
+    code = f"from tests.lab.modules import *; install({sys.executable!r}, Path({str(two)!r}), 1_600_000_000)"
+    done = world.run("run", *world.search, "--", sys.executable, "-c", code)
+    second = two / first.relative_to(world.root / "envs/one")
+    assert shared(compiled(first), compiled(second)) is (setting == "true")
+    assert ("2 files of env 'two' now shared" in done.stderr) is (setting == "true")
+    for package in (first, second):
+        check_valid(sys.executable, package)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import subprocess
 import sys
@@ -278,3 +280,28 @@ def pip_install(venv: Path, *words: object) -> None:
     options = ["--no-deps", "--disable-pip-version-check", "--quiet"]
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
     subprocess.run([*command, *options, *words], env=environ, check=True, capture_output=True)
+
+
+def test_a_donor_of_what_a_command_brings(tmp_path: Path) -> None:
+    """A copy out of uv's cache, as on another day or with UV_LINK_MODE=copy, becomes a link to it."""
+    world = World(tmp_path / "world", tmp_path / "home")
+    library = noise("library", 30_000)
+    digest = base64.urlsafe_b64encode(hashlib.sha256(library).digest()).rstrip(b"=").decode()
+    record = f"pkg/lib.so,sha256={digest},{len(library)}\npkg-1.0.dist-info/RECORD,,\n"
+    cache = world.root / "uv/archive-v0/abc"
+    site = world.root / "venv/lib/python3.11/site-packages"
+    code = (
+        "import pathlib, shutil, sys; site = pathlib.Path(sys.argv[2]); site.mkdir(parents=True);"
+        "(site.parents[2] / 'pyvenv.cfg').touch(); shutil.copytree(sys.argv[1], site, dirs_exist_ok=True);"
+        "(site / 'new').touch()"
+    )
+    for path, content in {
+        "pkg/lib.so": library,
+        "pkg-1.0.dist-info/RECORD": record.encode(),
+        "pkg-1.0.dist-info/WHEEL": b"Tag: py3-none-any\n",
+    }.items():
+        (cache / path).parent.mkdir(parents=True, exist_ok=True)
+        (cache / path).write_bytes(content)
+    done = world.run("run", *world.search, "--", sys.executable, "-c", code, cache, site)
+    assert "1 file of env 'world/venv' now shared" in done.stderr
+    assert (site / "pkg/lib.so").samefile(cache / "pkg/lib.so")
