@@ -95,7 +95,7 @@ class _Planner:
         source: Inode = unit.source
         if self._options.euid not in (0, source.uid):
             return Reason.OTHER_OWNER
-        return None
+        return None if self._rules.in_upper_layer(source) else Reason.OVERLAY
 
     def _refused_time(self, unit: Unit, keeper: Unit) -> Reason | None:
         if _time(unit.source, keeper.source) == unit.source.mtime_ns:

@@ -118,7 +118,7 @@ class HardlinkRules:
             return Reason.NOT_SELECTED
         if self._options.euid not in (0, inode.uid):
             return Reason.OTHER_OWNER
-        if not self._in_upper_layer(inode):
+        if not self.in_upper_layer(inode):
             return Reason.OVERLAY
         return None
 
@@ -167,7 +167,7 @@ class HardlinkRules:
             return Reason.OTHER_MTIME
         if not self._may_keep_frozen(keeper):
             return Reason.FROZEN
-        if not self._in_upper_layer(keeper):
+        if not self.in_upper_layer(keeper):
             return Reason.OVERLAY
         if places.conflict(inode, keeper):
             return Reason.LOADER
@@ -213,7 +213,7 @@ class HardlinkRules:
         trees = self._scope.trees_of(keeper)
         return any(tree.is_cache for tree in trees) or not any(tree.frozen for tree in trees)
 
-    def _in_upper_layer(self, inode: Inode) -> bool:
+    def in_upper_layer(self, inode: Inode) -> bool:
         """False for a file of an overlay that may lie in a lower layer."""
         if not self._devices[inode.key.device].overlay or self._options.same_layer:
             return True

@@ -138,7 +138,6 @@ class Reason(enum.Enum):
     LOCKED = "another run is working on it"
     DESCRIPTORS = "too many open files"
     KEEPER_GONE = "its keeper could not be used"
-    LATER = "left for later: the time was over"
     BYTECODE = "not all bytecode of its source can be shared"
     STALE = "not valid for its source"
 

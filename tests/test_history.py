@@ -17,7 +17,7 @@ import pytest
 from conda_dedup_plugin import database, history, state
 from conda_dedup_plugin.errors import StateError
 from conda_dedup_plugin.journal import Journal
-from conda_dedup_plugin.model import InodeKey, Method
+from conda_dedup_plugin.model import Inode, InodeKey, Method
 from tests.lab import needs
 from tests.test_inventory import as_nobody, world_readable
 from tests.test_journal import CHANGE, kill_a_run
@@ -45,6 +45,15 @@ INSERT INTO run VALUES ('abcdefabcdef', 1700000000.0, 1700000001.0, 'conda dedup
 INSERT INTO change VALUES (1, 'abcdefabcdef', 'done', 'hardlink', '/envs/one', 'lib/x', 's/1', '1', '17',
     4096, 1, 33188, 0, 0, '1', '18', 2, 4096);
 PRAGMA user_version=1
+"""
+#: What the second format had that the first lacks.
+SECOND = """
+ALTER TABLE run ADD COLUMN names INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE run ADD COLUMN bytes_freed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE run ADD COLUMN undone INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX change_run ON change(run);
+CREATE TABLE compaction (changes INTEGER NOT NULL);
+PRAGMA user_version=2
 """
 
 
@@ -186,15 +195,19 @@ def as_child(function) -> None:
 # -- other journals ---------------------------------------------------------------------------------------
 
 
-def test_the_first_format(file: Path) -> None:
+@pytest.mark.parametrize("script", [FIRST, FIRST + ";" + SECOND], ids=["first", "second"])
+def test_earlier_formats(file: Path, script: str) -> None:
     with closing(sqlite3.connect(file)) as connection:
-        connection.executescript(FIRST)
+        connection.executescript(script)
     for _ in range(2):
         with closing(Journal.open(file)) as journal:
             (found,) = history.runs(journal)
             assert (found.id, found.undoable, found.undone) == ("abcdefabcdef", 1, 0)
-            assert history.shared(journal)[0].change.keeper.number == 18
-            assert journal.read("PRAGMA user_version") == [(2,)]
+            change = history.shared(journal)[0].change
+            assert (change.keeper.number, change.keeper_size, change.bytecode) == (18, -1, None)
+            kept = Inode(InodeKey(1, 18), 4096, 4096, 0o100644, 0, 0, 2, 2, 0)
+            assert change.keeper_is_as_noted(kept)
+            assert journal.read("PRAGMA user_version") == [(3,)]
     with closing(Journal.open(file)) as journal:
         history.taken_back(journal, history.shared(journal))
         assert history.runs(journal)[0].undone == 1
@@ -204,7 +217,7 @@ def test_an_upgrade_that_is_killed(file: Path, monkeypatch: pytest.MonkeyPatch) 
     """All of it or nothing."""
     with closing(sqlite3.connect(file)) as connection:
         connection.executescript(FIRST)
-    statements = database._UPGRADE.split(";")
+    statements = database._UPGRADE_1.split(";")
 
     def upgrade() -> None:
         def some(connection: sqlite3.Connection, _: str) -> None:
