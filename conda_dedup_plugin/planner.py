@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from .causes import Causes
@@ -111,25 +112,36 @@ class _Planner:
 
     def _reflink(self, group: Group, units: list[list[Inode]]) -> None:
         keeper, *others = units
+        left = _holders(units)
         if not self._on_keepers_device(group, keeper):
             self._hold(group, keeper, Reason.OTHER_DEVICE)
         for unit in others:
-            reason = self._reflink_unit(group, unit, keeper[0])
+            reason = self._reflink_unit(group, unit, keeper[0], left)
             if reason is not None:
                 self._hold(group, unit, reason)
 
-    def _reflink_unit(self, group: Group, unit: list[Inode], keeper: Inode) -> Reason | None:
+    def _reflink_unit(
+        self, group: Group, unit: list[Inode], keeper: Inode, left: Counter[object]
+    ) -> Reason | None:
         """Plan to reflink a unit, or return why it cannot be."""
         reason = next(filter(None, map(self._reflink_refused, unit)), None)
         if reason is None and _shared_outside(unit):
             reason = Reason.SHARED_OUTSIDE
         if reason is None:
-            self._share(group, unit, Method.REFLINK, [keeper] * len(unit))
+            self._share(group, unit, Method.REFLINK, [keeper] * len(unit), left)
         return reason
 
-    def _share(self, group: Group, unit: list[Inode], method: Method, keepers: Sequence[Inode]) -> None:
+    def _share(
+        self,
+        group: Group,
+        unit: list[Inode],
+        method: Method,
+        keepers: Sequence[Inode],
+        left: Counter[object],
+    ) -> None:
         for inode, keeper in zip(unit, keepers, strict=True):
-            freed = _disk_bytes(unit) if inode is unit[-1] else 0
+            left[_place(inode)] -= 1
+            freed = 0 if left[_place(inode)] else _disk_bytes(unit)
             hazard = inode.hazard if method is Method.REFLINK else max(inode.hazard, keeper.hazard)
             cause = self._causes.of(inode, keeper)
             group.shares.append(Share(inode, keeper, method, hazard, freed, cause=cause))
@@ -154,6 +166,10 @@ class _Planner:
         """Give every unit the best keeper it may have; what may have none becomes a keeper itself."""
         keepers: list[Inode] = []
         places = self._rules.new_places()
+        left = _holders(units)
+        inodes_count = self._options.goal is Goal.INODES
+        if inodes_count:  # among those that share their bytes there are inodes to gain
+            units = [[inode] for unit in units for inode in unit]
         for unit in units:
             chosen: list[Inode] = []
             reason: Reason | None = None
@@ -163,20 +179,23 @@ class _Planner:
                     reason = reason or why
                 else:
                     chosen.append(keeper)
-            if keepers and reason is None and _shared_outside(unit):
+            if keepers and reason is None and not inodes_count and _shared_outside(unit):
                 reason = Reason.SHARED_OUTSIDE
             if keepers and reason is None:
                 for inode, keeper in zip(unit, chosen, strict=True):
                     places.link(inode, keeper)
-                self._share(group, unit, Method.HARDLINK, chosen)
+                self._share(group, unit, Method.HARDLINK, chosen, left)
                 continue
             first = keepers[0] if keepers else None
+            again = any(_place(keeper) == _place(unit[0]) for keeper in keepers)
             for inode in unit:
                 places.add(inode)
             keepers += unit
+            if again:
+                continue  # its bytes are held once already
             # what may be no hard link frees its bytes at least
             either = first is not None and device.reflink and self._either_way
-            if either and first is not None and self._reflink_unit(group, unit, first) is None:
+            if either and first is not None and self._reflink_unit(group, unit, first, left) is None:
                 continue
             if group.keeper not in unit:
                 self._hold(group, unit, Reason.OTHER_DEVICE if first is None or reason is None else reason)
@@ -186,10 +205,19 @@ def _units(inodes: list[Inode]) -> list[list[Inode]]:
     """Inodes that share all their extents already hold their bytes once: one unit; order is kept."""
     units: dict[object, list[Inode]] = {}
     for inode in inodes:
-        layout = inode.layout
-        same = layout.extents if layout is not None and layout.exact and layout.extents else inode.key
-        units.setdefault(same, []).append(inode)
+        units.setdefault(_place(inode), []).append(inode)
     return list(units.values())
+
+
+def _place(inode: Inode) -> object:
+    """Return where its bytes lie, as far as that is known: the same for inodes that share all of them."""
+    layout = inode.layout
+    return layout.extents if layout is not None and layout.exact and layout.extents else inode.key
+
+
+def _holders(units: list[list[Inode]]) -> Counter[object]:
+    """Count what holds each place on the device: who gives up the last one frees the bytes there."""
+    return Counter({_place(unit[0]): len(unit) + (1 if _shared_outside(unit) else 0) for unit in units})
 
 
 def _shared_outside(unit: list[Inode]) -> bool:
