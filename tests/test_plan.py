@@ -13,6 +13,7 @@ from conda_dedup_plugin.model import (
     Claim,
     Device,
     Dist,
+    Goal,
     Hazard,
     Inode,
     InodeKey,
@@ -320,6 +321,36 @@ def test_bytes_of_a_unit_are_freed_by_the_last_one():
     assert [share.freed_bytes for share in plan.shares] == [0, 8192]
 
 
+def test_for_inodes_what_shares_its_extents_is_linked_as_well():
+    world = World(BTRFS, goal=Goal.INODES)
+    layout = Layout(((0, 4096, 8192),), shared=True, exact=True)
+    keeper = world.inode(ONE, layout=layout, mtime=1)
+    same = world.inode(TWO, layout=layout, mtime=2)
+    third = world.inode(THREE, layout=Layout(((0, 99 * 4096, 8192),), shared=False, exact=True), mtime=3)
+    plan = world.plan()
+    assert world.shares() == pairs((same, keeper), (third, keeper))
+    assert {share.method for share in plan.shares} == {Method.HARDLINK}
+    assert [share.freed_bytes for share in plan.shares] == [0, 8192]
+    assert sum(share.freed_inodes for share in plan.shares) == 2
+
+
+def test_for_inodes_what_may_be_no_link_is_reflinked():
+    world = World(BTRFS, goal=Goal.INODES)
+    world.inode(ONE, path="etc/x", mtime=1)
+    world.inode(TWO, path="etc/x", mtime=2)
+    [share] = world.plan().shares
+    assert (share.method, share.freed_bytes, share.freed_inodes) == (Method.REFLINK, 8192, 0)
+
+
+def test_untracked_text_is_linked_where_asked_for():
+    for path, mtime, linked in (("x/a.txt", 7, True), ("x/a.py", 5, True), ("x/a.py", 7, False)):
+        for asked in (False, True):
+            world = World(hardlink_untracked=asked)
+            one = world.inode((ONE, path), claims={"pip": True})
+            two = world.inode((TWO, path), claims={"pip": True}, mtime=mtime)
+            assert world.shares() == (pairs((two, one)) if asked and linked else set())
+
+
 def test_extents_that_somebody_outside_shares():
     world = World(BTRFS)
     world.inode(CACHE, layout=Layout(((0, 4096, 8192),), shared=False, exact=True))
@@ -373,7 +404,7 @@ def test_link_limit():
 # -- laws ---------------------------------------------------------------------------------------------
 
 TREES = st.sampled_from([CACHE, CACHE2, RATTLER, ONE, TWO, THREE, FROZEN, DONOR])
-PATHS = st.sampled_from(["lib/libx.so", "x/_core.so", "y/_core.so", "x/a.py", "x/a.pyc", "etc/x"])
+PATHS = st.sampled_from(["lib/libx.so", "x/_core.so", "y/_core.so", "x/a.py", "x/a.pyc", "x/a.txt", "etc/x"])
 INODE = st.fixed_dictionaries(
     {
         "names": st.lists(st.tuples(TREES, PATHS), min_size=1, max_size=4, unique=True),
@@ -383,6 +414,7 @@ INODE = st.fixed_dictionaries(
         "mtime": st.integers(1, 2),
         "device": st.integers(1, 2),
         "dist": st.sampled_from([P, Q]),
+        "claims": st.sampled_from([{}, {"pip": True}]),
     }
 )
 OPTIONS = st.fixed_dictionaries(
@@ -392,6 +424,8 @@ OPTIONS = st.fixed_dictionaries(
         "include_cache": st.booleans(),
         "override_frozen": st.booleans(),
         "reflink_only": st.booleans(),
+        "goal": st.sampled_from(Goal),
+        "hardlink_untracked": st.booleans(),
     }
 )
 
@@ -416,7 +450,8 @@ def test_laws(inodes, options, reflink):
     duplicates = [share.duplicate.key for share in plan.shares]
     keepers = {share.keeper.key for share in plan.shares}
     assert len(duplicates) == len(set(duplicates)), "no inode is replaced twice"
-    assert keepers.isdisjoint(duplicates), "a keeper stays"
+    gone = {share.duplicate.key for share in plan.shares if share.freed_inodes}
+    assert keepers.isdisjoint(gone if options["goal"] is Goal.INODES else duplicates), "a keeper stays"
     for share in plan.shares:
         one, other = share.duplicate, share.keeper
         trees = [world.trees[name.tree] for name in one.names]
@@ -427,7 +462,9 @@ def test_laws(inodes, options, reflink):
             assert all(tree.selected for tree in trees)
             assert one.nlink == len(one.names)
             assert (one.uid, one.gid, one.mode) == (other.uid, other.gid, other.mode)
-            assert share.hazard < Hazard.UNTRACKED
+            assert share.hazard < Hazard.UNTRACKED + options["hardlink_untracked"]
+            python = any(name.path.endswith(".py") for name in (*one.names, *other.names))
+            assert not python or one.mtime_ns == other.mtime_ns
             assert share.hazard is not Hazard.PACKAGE or one.mtime_ns == other.mtime_ns
             assert options["include_cache"] or not any(tree.is_conda_cache for tree in trees)
     totals, by_class = Totals(), {}
