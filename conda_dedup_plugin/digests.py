@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from .model import Inode
 
+_FILE = "digests.sqlite"
 _FORMAT = 2
 _DAY = 24 * 3600
 #: What nobody asked for in so many days is forgotten.
@@ -35,6 +36,8 @@ CREATE TABLE IF NOT EXISTS digest (
 ) WITHOUT ROWID
 """
 _COLUMNS = "size, mtime_ns, ctime_ns, ends, whole, code, day FROM digest"
+
+_PLACES = ", ".join("?" * 8)
 
 
 class Known(NamedTuple):
@@ -70,7 +73,8 @@ class DigestCache:
             return Known()
         try:
             row = self._connection.execute(f"SELECT {_COLUMNS} WHERE inode = ?", (_key(inode),)).fetchone()
-        except sqlite3.Error:
+        except sqlite3.Error as exc:
+            self._start_anew(exc)
             return Known()
         if row is None or row[:3] != (inode.size, inode.mtime_ns, inode.ctime_ns):
             return Known()
@@ -91,11 +95,20 @@ class DigestCache:
             for inode, known in found
             if inode.ctime_ns < old_enough
         ]
-        with contextlib.suppress(sqlite3.Error, OverflowError):
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO digest VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows
-            )
+        try:
+            self._connection.executemany(f"INSERT OR REPLACE INTO digest VALUES ({_PLACES})", rows)
             self._connection.commit()
+        except (sqlite3.Error, OverflowError) as exc:
+            self._start_anew(exc)
+
+    def _start_anew(self, error: Exception) -> None:
+        """Throw a file away of which a part is found to be damaged; one that is in use is another matter."""
+        if self._connection is None or type(error) is not sqlite3.DatabaseError:
+            return
+        self._connection.close()
+        with contextlib.suppress(OSError, StateError):
+            (state_directory() / _FILE).unlink()
+        self._connection = _connect()
 
 
 def _key(inode: Inode) -> bytes:
@@ -105,7 +118,7 @@ def _key(inode: Inode) -> bytes:
 def _connect() -> sqlite3.Connection | None:
     """Open the file; one that is damaged or of another version is made anew."""
     try:
-        path = state_directory() / "digests.sqlite"
+        path = state_directory() / _FILE
     except StateError:
         return None
     for _ in range(2):
