@@ -183,7 +183,12 @@ def _take_further(scene: _Scene) -> None:
         return
     if _is(scene.at_target, scene.change.old):
         scene.staging.drop(further, found)
-    elif scene.at_staged is None:
+        return
+    staged = scene.at_staged
+    if staged is not None and _is(staged, scene.change.keeper):
+        # the target became somebody's new file before the keeper's name could come over it
+        scene.staging.drop(scene.staged, staged)
+    if scene.at_staged is None:
         os.rename(
             further, scene.staged,
             src_dir_fd=scene.staging.descriptor, dst_dir_fd=scene.staging.descriptor,
