@@ -63,9 +63,11 @@ def print_report(analysis: Analysis, out: Console) -> None:
     out.print(_sentence("  held back", totals.held_bytes, ""))
     for reason, (size, inodes) in analysis.plan.held_by_reason().items():
         out.print(_sentence("", size, f"in {files(inodes)}: {reason.value}"))
-    for cause, found in analysis.plan.by_cause().items():
-        if found.duplicate_bytes:
-            out.print(_sentence(f"  {CAUSES[cause]}", found.duplicate_bytes, _of_cause(found)))
+    causes = {cause: found for cause, found in analysis.plan.by_cause().items() if found.duplicate_bytes}
+    if causes:
+        out.print(Text("By cause"))
+    for cause, found in causes.items():
+        out.print(_sentence(f"  {CAUSES[cause]}", found.duplicate_bytes, _of_cause(found)))
     if totals.freeable_inodes:
         out.print(Text(f"{'Inodes':14}{totals.freeable_inodes:>9,}  freeable"))
     if analysis.normalizable_bytes:
@@ -89,12 +91,11 @@ def print_report(analysis: Analysis, out: Console) -> None:
 def _print_advice(analysis: Analysis, out: Console) -> None:
     """Print which caches could be dropped, and where pip took conda's files."""
     for cache in redundant_caches(analysis.inventory, analysis.plan):
-        many = (
-            "its package" if cache.packages == 1 else f"{cache.shared:,} of its {cache.packages:,} packages"
-        )
-        more = f", and {decimal(cache.bytes_after)} more by the next apply" if cache.bytes_after else ""
-        out.print(_sentence("Cache", cache.bytes_freed, f"by removing {printable(cache.cache)}{more}:"))
-        out.print(Text(f"{'':14}{many} are in {printable(cache.other)} too"))
+        then = " and then: conda-dedup apply" if cache.bytes_after else ""
+        gain = cache.bytes_freed + cache.bytes_after
+        out.print(_sentence("Cache", gain, f"by removing {printable(cache.cache)}{then}"))
+        many = f"{cache.shared:,} of its {cache.packages:,} packages"
+        out.print(Text(f"{'':25}{many} are in {printable(cache.other)} too"))
     for tree, paths in analysis.inventory.clobbered.items():
         pairs = {(str(conda), str(pip)) for conda, pip in paths.values()}
         for conda, pip in sorted(pairs):
