@@ -13,6 +13,7 @@ from .compiled import find_units
 from .contents import read_contents
 from .evidence import gather
 from .inventory import Inventory, scan
+from .model import Goal
 from .planner import make_plan
 from .progress import Progress
 
@@ -34,6 +35,7 @@ class Analysis:
     normalizable_bytes: int | None = None
     #: Whether files without records were compared too.
     deep: bool = False
+    goal: Goal = Goal.BYTES
 
     @property
     def scope(self) -> Scope:
@@ -101,7 +103,7 @@ def analyse_inventory(
         owner = next(name.tree for name in share.duplicate.names if scope.trees[name.tree].selected)
         inventory.trees[owner].freeable_bytes += share.freed_bytes
         inventory.trees[owner].freeable_inodes += share.freed_inodes
-    return Analysis(inventory, plan, devices, normalizable, deep)
+    return Analysis(inventory, plan, devices, normalizable, deep, options.goal)
 
 
 def _bytecode(

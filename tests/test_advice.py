@@ -98,3 +98,13 @@ def test_the_consequence_of_sharing_a_cache_is_told(world: World) -> None:
     done = world.run("apply", "--yes", "--include-cache", *world.search)
     assert "2 files shared" in done.stdout
     assert "'conda clean --packages' keeps cached packages" in done.stderr
+
+
+def test_inodes_of_each_environment_are_told_to_who_counts_them(world: World) -> None:
+    for name in ("one", "two"):
+        world.forge.environment(name, {A: FILES})
+    assert "Inodes" not in world.run("report", *world.search).stdout.splitlines()[0]
+    lines = world.run("report", "--goal", "inodes", *world.search).stdout.splitlines()
+    rows = {line.split()[0]: line for line in lines if line.startswith(("one", "two"))}
+    assert lines[0].endswith("Inodes")
+    assert sorted(row.split("bytes")[-1].split("kB")[-1].strip() for row in rows.values()) == ["0 of 4", "2 of 4"]

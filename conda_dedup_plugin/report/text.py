@@ -9,7 +9,7 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from ..model import Cause
+from ..model import Cause, Goal
 from ..redundant import redundant_caches
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def print_report(analysis: Analysis, out: Console) -> None:
     for cause, found in causes.items():
         out.print(_sentence(f"  {CAUSES[cause]}", found.duplicate_bytes, _of_cause(found)))
     if totals.freeable_inodes:
-        out.print(Text(f"{'Inodes':14}{totals.freeable_inodes:>9,}  freeable"))
+        out.print(Text(f"{'Inodes':14}{totals.freeable_inodes:>9,}  freeable of {totals.inodes:,}"))
     if analysis.normalizable_bytes:
         more = "more in bytecode of pip's with: --normalize-bytecode"
         out.print(_sentence("Bytecode", analysis.normalizable_bytes, more))
@@ -112,11 +112,14 @@ def _of_cause(totals: Totals) -> str:
 def _tree_table(analysis: Analysis) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("Environment or cache", overflow="fold")
-    for column in ("Apparent", "On disk", "Private", "Freeable"):
+    columns = ["Apparent", "On disk", "Private", "Freeable"]
+    if analysis.goal is Goal.INODES:
+        columns.append("Inodes")
+    for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for tree, counted in zip(analysis.scope.trees, analysis.inventory.trees, strict=True):
         if tree.selected:
-            table.add_row(Text(printable(tree.name)), *_cells(counted))
+            table.add_row(Text(printable(tree.name)), *_cells(counted)[: len(columns)])
     return table
 
 
@@ -127,7 +130,8 @@ def _cells(counted: TreeTotals) -> tuple[str, ...]:
         counted.private_bytes,
         counted.freeable_bytes,
     )
-    return tuple(decimal(number) for number in numbers)
+    inodes = f"{counted.freeable_inodes:,} of {counted.inodes:,}"
+    return (*(decimal(number) for number in numbers), inodes)
 
 
 def _sentence(what: str, size: int, more: str) -> Text:
