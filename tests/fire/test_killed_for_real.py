@@ -82,25 +82,30 @@ def test_killed_at_random_moments(conda_lab: MakeLab, shm_dir: Path, monkeypatch
     undoing = took(take_back)
     assert_unchanged(before, snapshot(*trees))
     chance = random.Random(kills)
-    met = 0
-    for number in range(kills):
+    met = rounds = 0
+    while met < kills and rounds < 5 * kills:
+        number = rounds
+        rounds += 1
         if number % 2 == 0:
             analysis = look(lab.root)
-            met += killed(lambda: apply_plan(analysis, "test"), chance.uniform(0, applying))  # noqa: B023
+            hit = killed(lambda: apply_plan(analysis, "test"), chance.uniform(0, applying))  # noqa: B023
+            applying *= 1 if hit else 0.9  # it was measured when the machine had more to do
             assert digests(paths) == expected
             apply_plan(look(lab.root), "test")
             assert not look(lab.root).plan.shares
             assert len({os.stat(path).st_ino for path in paths}) <= len(set(shared.values()))
         else:
-            met += killed(take_back, chance.uniform(0, undoing))
+            hit = killed(take_back, chance.uniform(0, undoing))
+            undoing *= 1 if hit else 0.9
             assert digests(paths) == expected
             take_back()
+        met += hit
         assert digests(paths) == expected
         assert leftovers(lab.root) == []
         if number % 2:
             found = {path: os.stat(path).st_mtime_ns for path in paths}
             assert found == {path: before[path].mtime_ns for path in paths}
-    assert met > 0.7 * kills, "too few of them were still at work"
+    assert met == kills, "too few of them were still at work"
     assert_unchanged(before, snapshot(*trees))
     assert directories(*trees) == folders
-    print(f"{met} of {kills} kills met a run at work; apply {applying:.2f} s, undo {undoing:.2f} s")
+    print(f"{met} of {rounds} kills met a run at work; apply {applying:.2f} s, undo {undoing:.2f} s")

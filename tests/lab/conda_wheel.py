@@ -124,12 +124,14 @@ def conda_base(below: Path, folder: Path, *, with_plugin: bool) -> Path:
 def once(folder: Path, make: Callable[[], object]) -> None:
     """Have ``make`` fill ``folder`` in place, one process at a time, unless that was done before.
 
-    What an interrupted run left is thrown away: only a folder with its marker counts.
+    What an interrupted run left is thrown away: only a folder with its marker counts, and a virtual
+    environment only while the Python it was made with is there.
     """
+    python = folder / "bin/python"
     marker = folder / ".complete"
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        if not marker.exists():
+        if not marker.exists() or (python.is_symlink() and not python.exists()):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             make()
