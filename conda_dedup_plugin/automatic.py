@@ -16,7 +16,7 @@ from .compare import Wanted
 from .engine import analyse_inventory
 from .environments import Request, find
 from .inventory import scan_listed
-from .model import Goal, Reason, Scope
+from .model import Reason, Scope
 from .plan import PlanOptions
 from .records.conda_meta import read_dists
 from .trees import is_environment, is_virtual_environment
@@ -166,9 +166,8 @@ def _share(run: _Run, scope: Scope, index: int, changed: Changed) -> Shared:
     start = time.monotonic()
     looked_at = time.time()
     root, name = scope.trees[index].root, scope.trees[index].name
-    # empty files are never shared
-    min_size = 1 if run.settings.goal is Goal.INODES else max(run.settings.min_size, 1)
     settings = run.settings
+    min_size = settings.floor(settings.goal)
     wanted = Wanted(text=settings.hardlink_untracked, bytecode=settings.normalize_bytecode)
     looked = look(scope, index, changed, min_size, lambda: run.is_over, wanted)
     options = PlanOptions(

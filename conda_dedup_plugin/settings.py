@@ -49,6 +49,10 @@ class Settings:
     auto_budget: int = 5
     warnings: tuple[str, ...] = ()
 
+    def floor(self, goal: Goal) -> int:
+        """Return the least size in bytes that counts: for inodes any, but no empty file is ever shared."""
+        return 1 if goal is Goal.INODES else max(self.min_size, 1)
+
 
 def load() -> Settings:
     """Return the settings as they are now. Never raises: a bad value is the default and a warning."""

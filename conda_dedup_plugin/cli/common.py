@@ -106,8 +106,7 @@ def analysis_of(options: argparse.Namespace) -> tuple[Analysis, list[str]]:
     """Look at what the command line names; return also what is wrong with the settings."""
     settings = load()
     plan = plan_options(options, settings)
-    floor = 1 if plan.goal is Goal.INODES else max(settings.min_size, 1)
-    min_size = floor if options.min_size is None else options.min_size
+    min_size = settings.floor(plan.goal) if options.min_size is None else options.min_size
     if min_size < 1:
         raise UsageError("--min-size must be at least 1 byte.", "Try --min-size 4096, the default.")
     progress = progress_for(options.json or getattr(options, "quiet", False))

@@ -10,6 +10,7 @@ from .. import pyc
 from ..model import Reason
 from .change import Bytecode
 from .compare import same_bytes
+from .copying import digest_of, write_at
 from .hardlink import Hardlinker
 from .opening import as_planned, open_inode, untouched
 from .outcome import SkipError
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from ..model import Inode, Scope
     from ..plan import Share
-    from .job import Job, OpenFile
+    from .job import Job
 
 #: No bytecode is bigger.
 MOST_BYTES = 64 * 1024 * 1024
@@ -49,7 +50,7 @@ class BytecodeLinker(Hardlinker):
                 raise SkipError(Reason.CHANGED)
         job.bytecode = Bytecode(
             filename=old.filename or b"",
-            sha256=_digest(job.old),
+            sha256=digest_of(job.old.descriptor),
             source=path,
             before=source.inode.mtime_ns,
             given=source.mtime_ns,
@@ -89,15 +90,9 @@ def restored(scope: Scope, inode: Inode, bytecode: Bytecode) -> Callable[[int], 
             os.close(descriptor)
 
     def write(target: int) -> None:
-        rest = memoryview(content())
-        while rest:
-            rest = rest[os.write(target, rest) :]
+        write_at(target, content(), 0)
 
     try:
         return write if hashlib.sha256(content()).digest() == bytecode.sha256 else None
     except OSError:
         return None
-
-
-def _digest(file: OpenFile) -> bytes:
-    return hashlib.sha256(os.pread(file.descriptor, file.stat.st_size, 0)).digest()

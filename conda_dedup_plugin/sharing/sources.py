@@ -66,8 +66,9 @@ class OpenSource:
         """Give it its time; SkipError: somebody writes to it. Done twice it does no more."""
         if self.is_written():
             raise SkipError(Reason.BUSY)
-        if os.fstat(self.descriptor).st_mtime_ns != self.mtime_ns:
-            self._set(self.mtime_ns)
+        stat = os.fstat(self.descriptor)
+        if stat.st_mtime_ns != self.mtime_ns:
+            os.utime(self.descriptor, ns=(stat.st_atime_ns, self.mtime_ns))
 
     def is_written(self) -> bool:
         """Whether somebody wrote to it since it was opened, or is about to."""
@@ -80,9 +81,6 @@ class OpenSource:
         """See that it ends with the time that its bytecode speaks of."""
         _settle(self.change(), self.descriptor, directories)
         self.resolved = True
-
-    def _set(self, mtime_ns: int) -> None:
-        os.utime(self.descriptor, ns=(os.fstat(self.descriptor).st_atime_ns, mtime_ns))
 
 
 def settle_time(change: Change, directories: Directories) -> str:
