@@ -1,29 +1,22 @@
-"""Which inode is each name on disk, now: one walk of every tree, inode-centred.
-
-Directories are opened one below the other without following symbolic links, so that a walk never
-leaves its tree, whatever its owner does meanwhile.
-"""
+"""Which inode is each name on disk, now: one walk of every tree, inode-centred."""
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .environments import is_package_cache
-from .model import STAGING_PREFIX, Hazard, Inode, InodeKey, Name, Totals, TreeTotals
+from .model import Hazard, Inode, InodeKey, Name, Totals, TreeTotals
 from .policy import hazard_of
 from .progress import Progress
 from .records import read_claims
-from .sharing.opening import open_root
+from .walking import listed_files, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    import os
+    from collections.abc import Iterable, Mapping
 
-    from .model import Claim, Dist, Scope, Tree
-
-_DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
+    from .model import Claim, Dist, Scope
 
 
 @dataclass(slots=True)
@@ -148,7 +141,7 @@ def scan(scope: Scope, min_size: int, progress: Progress | None = None) -> Inven
             inventory.warnings += records.warnings
             if records.clobbered and tree.selected:
                 inventory.clobbered[index] = records.clobbered
-            counter.tree(index, _walk(tree, roots, inventory.warnings), records.claims)
+            counter.tree(index, walk(tree, roots, inventory.warnings), records.claims)
             advance(1)
     counter.finish()
     return inventory
@@ -169,92 +162,6 @@ def scan_listed(scope: Scope, listed: Mapping[int, Mapping[str, Claim]], min_siz
             if other.root.startswith(tree.root + "/")
         )
         paths = (path for path in claims if not path.startswith(inside))
-        counter.tree(index, _listed(tree, paths), claims)
+        counter.tree(index, listed_files(tree, paths), claims)
     counter.finish()
     return inventory
-
-
-def _listed(tree: Tree, paths: Iterable[str]) -> Iterator[tuple[str, os.stat_result]]:
-    for path in paths:
-        try:
-            stat = os.lstat(f"{tree.root}/{path}")
-        except OSError:
-            continue
-        if (stat.st_mode & 0o170000) == 0o100000:
-            yield path, stat
-
-
-def _walk(tree: Tree, roots: set[str], warnings: list[str]) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield every regular file of ``tree``, depth first, with at most one descriptor a level open."""
-    try:
-        descriptor = open_root(tree.root, _DIRECTORY)
-    except OSError as exc:
-        warnings.append(_unreadable(tree.root, exc))
-        return
-    #: (open directory, its path with a slash, names of its directories still to be seen)
-    levels: list[tuple[int, str, list[str]]] = []
-    try:
-        levels.append((descriptor, "", []))
-        yield from _files(tree, descriptor, "", levels[-1][2], warnings)
-        while levels:
-            parent, below, pending = levels[-1]
-            if not pending:
-                os.close(parent)
-                levels.pop()
-                continue
-            name = pending.pop()
-            path = below + name
-            if f"{tree.root}/{path}" in roots or (not below and _is_foreign(tree, name)):
-                continue
-            try:
-                descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
-            except FileNotFoundError:
-                continue
-            except OSError as exc:
-                warnings.append(_unreadable(f"{tree.root}/{path}", exc))
-                continue
-            levels.append((descriptor, path + "/", []))
-            yield from _files(tree, descriptor, path + "/", levels[-1][2], warnings)
-    finally:
-        for descriptor, _, _ in levels:
-            os.close(descriptor)
-
-
-def _files(
-    tree: Tree, descriptor: int, below: str, directories: list[str], warnings: list[str]
-) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield the regular files of one open directory; its directories go to ``directories``.
-
-    An environment inside another one is none of its files.
-    """
-    try:
-        with os.scandir(descriptor) as scanned:
-            entries = list(scanned)
-    except OSError as exc:
-        warnings.append(_unreadable(f"{tree.root}/{below}", exc))
-        return
-    if below and not tree.is_cache and any(entry.name == "conda-meta" for entry in entries):
-        return
-    for entry in entries:
-        try:
-            if entry.is_file(follow_symlinks=False):
-                yield below + entry.name, entry.stat(follow_symlinks=False)
-            elif entry.is_dir(follow_symlinks=False):
-                directories.append(entry.name)
-        except FileNotFoundError:
-            continue
-        except OSError as exc:
-            # a directory that may be listed and not entered
-            warnings.append(_unreadable(f"{tree.root}/{below}", exc))
-            return
-
-
-def _unreadable(path: str, error: OSError) -> str:
-    return f"{path!r} cannot be read ({error.strerror}); it is left out"
-
-
-def _is_foreign(tree: Tree, name: str) -> bool:
-    """Whether the child ``name`` of the root is no part of the tree: our staging, a base's cache."""
-    if name.startswith(STAGING_PREFIX):
-        return True
-    return not tree.is_cache and name == "pkgs" and is_package_cache(f"{tree.root}/{name}")

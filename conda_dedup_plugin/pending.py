@@ -155,10 +155,3 @@ def remembered() -> Iterator[Check]:
             yield check
         else:
             shutil.rmtree(path, ignore_errors=True)
-
-
-def left_behind() -> Iterator[tuple[str, Pending]]:
-    """Yield the environments whose announced work nobody else is about to do."""
-    for check in remembered():
-        if check.pending is not None and check.pending.is_free:
-            yield check.prefix, check.pending

@@ -329,8 +329,9 @@ def test_what_is_remembered(home: Path, examples: int) -> None:
         found = pending.read(str(env))
         assert isinstance(found, pending.Check)
         pending.is_somebody_elses(str(env), 1.0)
-        for prefix, work in pending.left_behind():
-            assert isinstance(prefix, str) and isinstance(work, pending.Pending)
+        for check in pending.remembered():
+            if check.pending is not None and check.pending.is_free:
+                assert isinstance(check.prefix, str) and isinstance(check.pending, pending.Pending)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
         # whatever was there, what is announced now is remembered

@@ -1,0 +1,108 @@
+"""The regular files of a tree, by one walk.
+
+Directories are opened one below the other without following symbolic links, so that a walk never
+leaves its tree, whatever its owner does meanwhile.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from .environments import is_package_cache
+from .model import STAGING_PREFIX
+from .sharing.opening import open_root
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from .model import Tree
+
+_DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
+
+
+def listed_files(tree: Tree, paths: Iterable[str]) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield those of ``paths`` in a tree that are regular files, with their lstat."""
+    for path in paths:
+        try:
+            stat = os.lstat(f"{tree.root}/{path}")
+        except OSError:
+            continue
+        if (stat.st_mode & 0o170000) == 0o100000:
+            yield path, stat
+
+
+def walk(tree: Tree, roots: set[str], warnings: list[str]) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield every regular file of ``tree``, depth first, with at most one descriptor a level open."""
+    try:
+        descriptor = open_root(tree.root, _DIRECTORY)
+    except OSError as exc:
+        warnings.append(_unreadable(tree.root, exc))
+        return
+    #: (open directory, its path with a slash, names of its directories still to be seen)
+    levels: list[tuple[int, str, list[str]]] = []
+    try:
+        levels.append((descriptor, "", []))
+        yield from _files(tree, descriptor, "", levels[-1][2], warnings)
+        while levels:
+            parent, below, pending = levels[-1]
+            if not pending:
+                os.close(parent)
+                levels.pop()
+                continue
+            name = pending.pop()
+            path = below + name
+            if f"{tree.root}/{path}" in roots or (not below and _is_foreign(tree, name)):
+                continue
+            try:
+                descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
+            except FileNotFoundError:
+                continue
+            except OSError as exc:
+                warnings.append(_unreadable(f"{tree.root}/{path}", exc))
+                continue
+            levels.append((descriptor, path + "/", []))
+            yield from _files(tree, descriptor, path + "/", levels[-1][2], warnings)
+    finally:
+        for descriptor, _, _ in levels:
+            os.close(descriptor)
+
+
+def _files(
+    tree: Tree, descriptor: int, below: str, directories: list[str], warnings: list[str]
+) -> Iterator[tuple[str, os.stat_result]]:
+    """Yield the regular files of one open directory; its directories go to ``directories``.
+
+    An environment inside another one is none of its files.
+    """
+    try:
+        with os.scandir(descriptor) as scanned:
+            entries = list(scanned)
+    except OSError as exc:
+        warnings.append(_unreadable(f"{tree.root}/{below}", exc))
+        return
+    if below and not tree.is_cache and any(entry.name == "conda-meta" for entry in entries):
+        return
+    for entry in entries:
+        try:
+            if entry.is_file(follow_symlinks=False):
+                yield below + entry.name, entry.stat(follow_symlinks=False)
+            elif entry.is_dir(follow_symlinks=False):
+                directories.append(entry.name)
+        except FileNotFoundError:
+            continue
+        except OSError as exc:
+            # a directory that may be listed and not entered
+            warnings.append(_unreadable(f"{tree.root}/{below}", exc))
+            return
+
+
+def _unreadable(path: str, error: OSError) -> str:
+    return f"{path!r} cannot be read ({error.strerror}); it is left out"
+
+
+def _is_foreign(tree: Tree, name: str) -> bool:
+    """Whether the child ``name`` of the root is no part of the tree: our staging, a base's cache."""
+    if name.startswith(STAGING_PREFIX):
+        return True
+    return not tree.is_cache and name == "pkgs" and is_package_cache(f"{tree.root}/{name}")
