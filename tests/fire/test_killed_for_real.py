@@ -83,7 +83,7 @@ def test_killed_at_random_moments(conda_lab: MakeLab, shm_dir: Path, monkeypatch
     assert_unchanged(before, snapshot(*trees))
     chance = random.Random(kills)
     met = rounds = 0
-    while met < kills and rounds < 5 * kills:
+    while (met < kills or rounds % 2) and rounds < 5 * kills:  # the last one is an undo
         number = rounds
         rounds += 1
         if number % 2 == 0:
@@ -105,7 +105,7 @@ def test_killed_at_random_moments(conda_lab: MakeLab, shm_dir: Path, monkeypatch
         if number % 2:
             found = {path: os.stat(path).st_mtime_ns for path in paths}
             assert found == {path: before[path].mtime_ns for path in paths}
-    assert met == kills, "too few of them were still at work"
+    assert met >= kills, "too few of them were still at work"
     assert_unchanged(before, snapshot(*trees))
     assert directories(*trees) == folders
     print(f"{met} of {rounds} kills met a run at work; apply {applying:.2f} s, undo {undoing:.2f} s")
