@@ -12,6 +12,7 @@ from . import history, state
 from .journal import PATIENCE, Journal, NoJournal
 from .model import Method, Reason
 from .progress import Progress
+from .sharing.blocks import BlockSharer
 from .sharing.bytecode import BytecodeLinker
 from .sharing.hardlink import Hardlinker
 from .sharing.outcome import Outcome
@@ -42,6 +43,8 @@ class Applied:
     skipped: dict[Reason, tuple[int, int]] = field(default_factory=dict)
     failed: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    #: Files of which blocks were shared: (path, pieces on the device before and after, bytes freed).
+    pieces: list[tuple[str, int, int, int]] = field(default_factory=list)
     #: What was not begun, for the time was over.
     put_off: list[Share] = field(default_factory=list)
 
@@ -64,6 +67,7 @@ class Applied:
             self.skipped[reason] = (known[0] + inodes, known[1] + size)
         self.failed += other.failed
         self.notes += other.notes
+        self.pieces += other.pieces
 
     def add(self, outcome: Outcome, planned: int, path: str) -> None:
         """Count what came of one inode, of which ``path`` is a name; ``planned``: the bytes it was about."""
@@ -72,6 +76,8 @@ class Applied:
             self.names += len(outcome.duplicate.names)
             self.bytes_freed += outcome.bytes_freed
             self.inodes_freed += outcome.method is Method.HARDLINK
+            if outcome.method is Method.BLOCKS and outcome.extents is not None:
+                self.pieces.append((path, *outcome.extents, outcome.bytes_freed))
             inodes, size = self.by_method.get(outcome.method, (0, 0))
             self.by_method[outcome.method] = (inodes + 1, size + outcome.bytes_freed)
         elif outcome.reason is not None:
@@ -136,6 +142,9 @@ def _share(
         yield share, Outcome(share.duplicate, reason=Reason.CHANGED)
     ready = [_with_time(share, retimed) for share in ready if retimed.get(share.duplicate.key) != _STAYED]
     counts = Counter(share.method for share in ready)
+    if counts[Method.BLOCKS]:
+        with BlockSharer(analysis.scope, journal, analysis.devices) as blocks:
+            yield from _outcomes(shares, blocks.run(_in_time(_by(Method.BLOCKS, ready), applied, until)))
     if counts[Method.REFLINK]:
         with Reflinker(analysis.scope, journal) as reflinker:
             yield from _outcomes(shares, reflinker.run(_in_time(_by(Method.REFLINK, ready), applied, until)))
@@ -207,6 +216,6 @@ def _outcomes(shares: dict[InodeKey, Share], outcomes: Iterable[Outcome]) -> Ite
         layout = outcome.duplicate.layout
         if outcome.method is None:
             stayed.add(layout)
-        elif layout is not None and layout in stayed:
+        elif outcome.method is Method.HARDLINK and layout is not None and layout in stayed:
             outcome = replace(outcome, bytes_freed=0)
         yield shares[outcome.duplicate.key], outcome

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from . import pyc
 from .hardlinks import HardlinkRules
+from .layouts import own_bytes
 from .model import Cause, Hazard, Method, MethodChoice, Reason, Source
 from .plan import Group, Held, PlanOptions, Share
 
@@ -50,7 +51,7 @@ class _Planner:
             if keeper is None:
                 if keepers and any(tree.selected for tree in self._scope.trees_of(unit.source)):
                     for name, inode in unit.compiled.items():
-                        held = Held((inode,), reason or Reason.BYTECODE, inode.disk_bytes, Cause.BYTECODE)
+                        held = Held((inode,), reason or Reason.BYTECODE, own_bytes(inode), Cause.BYTECODE)
                         groups[name].held.append(held)
                 keepers.append(unit)
                 for name, inode in unit.compiled.items():
@@ -65,7 +66,7 @@ class _Planner:
                         keeper.compiled[name],
                         Method.HARDLINK,
                         Hazard.BYTECODE,
-                        inode.disk_bytes,
+                        own_bytes(inode),
                         source,
                         Cause.BYTECODE,
                     )

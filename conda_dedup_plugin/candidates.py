@@ -38,7 +38,7 @@ def recorded_key(inode: Inode) -> ContentKey | None:
                 return (inode.size, claim.sha256)
         elif identity is None and not claim.pip:
             identity = (inode.size, claim.dist.identity, claim.path)
-    if identity is not None and inode.hazard in (Hazard.BYTECODE, Hazard.PREFIXED):
+    if identity is not None and inode.hazard is Hazard.BYTECODE:
         return identity
     return None
 

@@ -16,6 +16,7 @@ from .records.conda_meta import read_dists, read_record
 from .records.package_cache import read_package
 from .records.pip_record import dist_infos, read_pip_record
 from .records.uv_cache import uv_wheels
+from .sharing.probe import file_system_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,7 +54,7 @@ class Listing:
 
 
 class Neighbours:
-    """The trees on one device that may hold what an environment holds."""
+    """The trees on one file system that may hold what an environment holds."""
 
     def __init__(self, trees: Sequence[Tree], own: int, wanted: Wanted) -> None:
         self._trees = trees
@@ -104,7 +105,9 @@ class Neighbours:
             original = claims.get(claim.path)
             if original is None or original.sha256 is None or claim.dist.name != dist.name:
                 continue
-            if original.sha256 == claim.sha256 and os.path.lexists(f"{directory}/{claim.path}"):
+            # of what was patched many blocks are equal
+            alike = claim.prefixed or original.sha256 == claim.sha256
+            if alike and os.path.lexists(f"{directory}/{claim.path}"):
                 found[f"{stem}/{claim.path}"] = original
                 del left[path]
         listing.add(cache, found)
@@ -149,8 +152,13 @@ def wheel_files(record: Path, root: str, wanted: Wanted) -> dict[str, Claim]:
     return {path: claim for path, claim in claims.items() if wanted.has(path, claim)}
 
 
-def _device(path: str) -> int:
+def _device(path: str) -> str:
+    """Name the file system, of which the subvolumes of btrfs are devices of their own."""
     try:
-        return os.stat(path).st_dev
+        descriptor = os.open(path, os.O_RDONLY)
     except OSError:
-        return -1
+        return ""
+    try:
+        return file_system_id(descriptor)
+    finally:
+        os.close(descriptor)

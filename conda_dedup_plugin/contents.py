@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from .candidates import recorded_key
 from .digests import DigestCache, Known
-from .model import Hazard
 from .sharing.copying import digest_of
 from .sharing.opening import Directories, as_planned, open_inode
 
@@ -85,7 +84,7 @@ def _classes(scope: Scope, inodes: Iterable[Inode]) -> Iterator[list[_Entry]]:
         by_key: dict[object, _Entry] = {}
         for inode in found:
             key = recorded_key(inode)
-            if key is None or (len(key) == 3 and inode.hazard is not Hazard.BYTECODE):
+            if key is None:
                 entries.append(_Entry([inode], b""))
             elif key in by_key:
                 by_key[key].inodes.append(inode)

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .block_plan import BlockPlanner, propose_blocks
+from .blocks import BlockReader
 from .bytecode_plan import plan_bytecode
 from .candidates import propose
 from .compiled import find_units
 from .contents import read_contents
-from .evidence import gather
+from .evidence import gather, probe_devices
 from .inventory import Inventory, scan
 from .model import Goal
 from .planner import make_plan
 from .progress import Progress
 
 if TYPE_CHECKING:
-    from .model import Device, Scope
+    from .model import Device, InodeKey, Scope
     from .plan import Group, Plan, PlanOptions
 
 DEFAULT_MIN_SIZE = 4096
@@ -90,11 +92,12 @@ def analyse_inventory(
         for group in propose(inode for inode in inventory.inodes.values() if inode.key not in taken)
         if any(tree.selected for inode in group for tree in scope.trees_of(inode))
     ]
-    groups, found = gather(scope, candidates)
-    devices.update(found)
+    groups = gather(scope, candidates, devices, inventory.sizes)
     plan = make_plan(scope, groups, devices, options, _cache_devices(scope), retimed)
+    shared = taken | {share.duplicate.key for share in plan.shares}
+    # what is linked to a keeper gets the blocks that the keeper has by then
+    plan.groups = _blocks(inventory, devices, options, shared) + plan.groups
     if wanted is not bytecode:
-        shared = {share.duplicate.key for share in plan.shares}
         more = (share for group in bytecode for share in group.shares if share.duplicate.key not in shared)
         normalizable = sum(share.freed_bytes for share in more)
     plan.groups += wanted
@@ -113,11 +116,29 @@ def _bytecode(
     scope = inventory.scope
     units = find_units(scope, inventory.inodes.values(), progress)
     compiled = [[inode for unit in group for inode in unit.inodes] for group in units]
-    looked_at, found = gather(scope, compiled)
-    devices.update({number: device for number, device in found.items() if number not in devices})
+    looked_at = gather(scope, compiled, devices, inventory.sizes)
     seen = {inode.key for group in looked_at for inode in group}
     units = [[unit for unit in group if all(inode.key in seen for inode in unit.inodes)] for group in units]
     return plan_bytecode(scope, [group for group in units if len(group) > 1], devices, options)
+
+
+def _blocks(
+    inventory: Inventory, devices: dict[int, Device], options: PlanOptions, shared: set[InodeKey]
+) -> list[Group]:
+    """Plan what can be shared of files whose content is not the same; adds to ``devices``."""
+    scope = inventory.scope
+    proposed = [
+        group
+        for group in propose_blocks(inventory.inodes.values(), shared, options)
+        if any(tree.selected for inode in group for tree in scope.trees_of(inode))
+    ]
+    probe_devices(scope, proposed, devices)
+    able = {number for number, device in devices.items() if device.reflink}
+    proposed = [[inode for inode in group if inode.key.device in able] for group in proposed]
+    looked_at = gather(scope, [group for group in proposed if len(group) > 1], devices, inventory.sizes)
+    with BlockReader(scope) as reader:
+        planner = BlockPlanner(scope, devices, options, reader.compare)
+        return [group for inodes in looked_at for group in planner.groups(inodes)]
 
 
 def _cache_devices(scope: Scope) -> set[int]:

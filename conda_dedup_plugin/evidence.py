@@ -15,34 +15,51 @@ from .sharing.probe import probe
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from .layouts import CompressedSizes
     from .model import Device, Inode, Scope
 
 _CAPABILITIES = b"security.capability"
 
 
 def gather(
-    scope: Scope, candidates: Iterable[Sequence[Inode]]
-) -> tuple[list[list[Inode]], dict[int, Device]]:
-    """Look at every candidate and return the groups again, with the devices they lie on.
+    scope: Scope,
+    candidates: Iterable[Sequence[Inode]],
+    devices: dict[int, Device],
+    sizes: CompressedSizes,
+) -> list[list[Inode]]:
+    """Look at every candidate and return the groups again; ``devices`` gets those they lie on.
 
     An inode that cannot be opened (gone, or not ours to read) leaves its group. Extents are asked for
-    only where they can be shared.
+    only where they can be shared; their sizes are the inode's disk bytes then.
     """
     groups: list[list[Inode]] = []
     known = list(candidates)
-    devices = _devices(scope, known)
+    probe_devices(scope, known, devices)
     with Directories() as directories:
         for inodes in known:
             group = [inode for inode in inodes if _look(scope, inode, devices, directories)]
             if len(group) > 1:
                 groups.append(group)
             directories.trim()
-    return groups, devices
+    _measure(known, devices, sizes)
+    return groups
 
 
-def _devices(scope: Scope, candidates: Iterable[Sequence[Inode]]) -> dict[int, Device]:
-    """Probe every device by the first file of it that can tell."""
-    devices: dict[int, Device] = {}
+def _measure(
+    candidates: Iterable[Sequence[Inode]], devices: dict[int, Device], sizes: CompressedSizes
+) -> None:
+    """Set what files whose extents are known take of their device."""
+    found = [inode for inode in chain.from_iterable(candidates) if inode.layout is not None]
+    for inode in found:
+        if inode.layout is not None and inode.layout.encoded:
+            sizes.add(devices[inode.key.device].pool, inode.layout)
+    for inode in found:
+        if inode.layout is not None:
+            inode.disk_bytes = sizes.disk_bytes(devices[inode.key.device].pool, inode.layout)
+
+
+def probe_devices(scope: Scope, candidates: Iterable[Sequence[Inode]], devices: dict[int, Device]) -> None:
+    """Probe every device that is not known by the first file of it that can tell."""
     for inode in chain.from_iterable(candidates):
         device = devices.get(inode.key.device)
         if device is not None and device.certain:
@@ -55,7 +72,6 @@ def _devices(scope: Scope, candidates: Iterable[Sequence[Inode]]) -> dict[int, D
             devices[inode.key.device] = probe(descriptor)
         finally:
             os.close(descriptor)
-    return devices
 
 
 def _look(scope: Scope, inode: Inode, devices: dict[int, Device], directories: Directories) -> bool:

@@ -129,14 +129,14 @@ class HardlinkRules:
         reason = self.immovable(inode)
         if reason is not None:
             return None, reason
-        for keeper in sorted(keepers, key=lambda keeper: self._distance(inode, keeper)):
+        for keeper in sorted(keepers, key=lambda keeper: self.distance(inode, keeper)):
             why = self._refused(inode, keeper, places)
             if why is None:
                 return keeper, None
             reason = reason or why
         return None, reason
 
-    def _distance(self, inode: Inode, keeper: Inode) -> int:
+    def distance(self, inode: Inode, keeper: Inode) -> int:
         """0: a cache has the same file of the same package; 1: the same package; 2: any other keeper."""
         # by build alone: rattler's caches do not say which archive they are from
         own = {(name.claim.dist[:4], name.claim.path) for name in inode.names if name.claim}

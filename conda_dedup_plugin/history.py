@@ -25,7 +25,8 @@ MOST_CHANGES = 20_000
 MOST_RUNS = 500
 #: What was shared in a tree that is not there (not mounted, say) is remembered for so many seconds.
 REMEMBER_GONE = 180 * 24 * 3600.0
-_SHARING = (Method.HARDLINK.value, Method.REFLINK.value)
+_SHARING = (Method.HARDLINK.value, Method.REFLINK.value, Method.BLOCKS.value)
+_ANY_SHARING = f"method IN ({', '.join('?' * len(_SHARING))})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def runs(journal: Journal) -> list[Run]:
         "SELECT run.id, command, version, started, finished, process, run.names, run.bytes_freed, undone,"
         " COUNT(change.id), COALESCE(SUM(change.bytes_freed), 0)"
         " FROM run LEFT JOIN change ON change.run = run.id AND change.state = 'done'"
-        " AND change.method IN (?, ?)"
+        f" AND change.{_ANY_SHARING}"
         " GROUP BY run.id ORDER BY started DESC",
         _SHARING,
     )
@@ -70,7 +71,7 @@ def runs(journal: Journal) -> list[Run]:
 def shared(journal: Journal) -> list[Entry]:
     """Return what was shared and never taken back, the newest first."""
     rows = journal.read(
-        "SELECT * FROM change WHERE state = 'done' AND method IN (?, ?) ORDER BY id DESC", _SHARING
+        f"SELECT * FROM change WHERE state = 'done' AND {_ANY_SHARING} ORDER BY id DESC", _SHARING
     )
     return [entry_of(row) for row in rows]
 
@@ -165,7 +166,7 @@ def stale(entries: Sequence[Entry], linked: Mapping[tuple[str, str], list[Entry]
 
 def _is_reflinked(entry: Entry) -> bool:
     change = entry.change
-    return change.method is Method.REFLINK and _number(f"{change.root}/{change.path}") == change.old.number
+    return change.method.shares_extents and _number(f"{change.root}/{change.path}") == change.old.number
 
 
 def _forget_stale(journal: Journal, now: float) -> None:

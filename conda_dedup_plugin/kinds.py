@@ -29,6 +29,8 @@ class Method(enum.Enum):
     """How two inodes come to share their bytes, or names to a private copy of them."""
 
     REFLINK = "reflink"
+    #: those runs of blocks that are equal, where not all are
+    BLOCKS = "blocks"
     HARDLINK = "hardlink"
     #: undo: the bytes there are, in an inode of its own
     COPY = "copy"
@@ -36,6 +38,11 @@ class Method(enum.Enum):
     REPAIR = "repair"
     #: a ``.py`` gets the modification time that its bytecode is to have
     RETIME = "retime"
+
+    @property
+    def shares_extents(self) -> bool:
+        """Whether the inode stays and gets other extents."""
+        return self in (Method.REFLINK, Method.BLOCKS)
 
 
 class MethodChoice(enum.Enum):
@@ -63,6 +70,7 @@ class Cause(enum.Enum):
     BYTECODE = "bytecode"
     WITHIN_PACKAGE = "within_package"
     OTHER_BUILD = "other_build"
+    PREFIX = "prefix"
     OTHER_CACHE = "other_cache"
     UNTRACKED = "untracked"
 
@@ -104,6 +112,7 @@ class Reason(enum.Enum):
     COPIES_ASKED = "independent copies were asked for"
     SHARED_OUTSIDE = "extents shared outside the scan"
     LINK_LIMIT = "link limit"
+    NO_BLOCKS = "smaller than a block, or kept inside the metadata"
     NO_SHARING = "no way of sharing on this device"
     # found when sharing
     CHANGED = "changed since it was looked at"

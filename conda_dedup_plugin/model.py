@@ -19,6 +19,7 @@ __all__ = [
     "Claim",
     "Device",
     "Dist",
+    "Extent",
     "Goal",
     "Hazard",
     "Inode",
@@ -146,16 +147,39 @@ class InodeKey(NamedTuple):
     number: int
 
 
-class Layout(NamedTuple):
-    """The extents of one file: (logical, physical, length) in bytes, neighbours merged.
+class Extent(NamedTuple):
+    """A run of bytes of a file and where it lies on the device, all in bytes.
 
-    ``shared``: some extent is referenced more than once. ``exact``: every extent has a physical place
-    of its own (not inline, not still to be written).
+    ``encoded``: it is compressed, and takes less of the device than its length.
     """
 
-    extents: tuple[tuple[int, int, int], ...]
+    logical: int
+    physical: int
+    length: int
+    encoded: bool = False
+
+
+class Layout(NamedTuple):
+    """The extents of one file, neighbours merged.
+
+    ``shared``: some extent is referenced more than once; ``own`` are the others then. ``exact``: every
+    extent has a physical place of its own (not inline, not still to be written).
+    """
+
+    extents: tuple[Extent, ...]
     shared: bool
     exact: bool
+    own: tuple[Extent, ...] = ()
+
+    @property
+    def unshared(self) -> tuple[Extent, ...]:
+        """The extents that nobody else references."""
+        return self.own if self.shared else self.extents
+
+    @property
+    def encoded(self) -> bool:
+        """Whether any of it is compressed."""
+        return any(extent.encoded for extent in self.extents)
 
 
 @dataclass(slots=True)
@@ -237,6 +261,10 @@ class Totals:
     held_bytes: int = 0
     unrecorded_bytes: int = 0
     freeable_inodes: int = 0
+    #: Of the disk bytes, what compressed files take: no file system says how much that is.
+    estimated_bytes: int = 0
+    #: Of the freeable bytes, what stays if somebody outside the scan holds the same extents, too.
+    uncertain_bytes: int = 0
 
     def add_share(self, size: int, inodes: int) -> None:
         """Count what could be freed, in bytes and inodes."""
@@ -265,7 +293,10 @@ class TreeTotals:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What one device can do; ``link_limit`` is the most names an inode may have."""
+    """What one device can do; ``link_limit`` is the most names an inode may have.
+
+    ``pool`` names the file system: subvolumes of btrfs are devices of their own, and share extents.
+    """
 
     number: int
     file_system: str
@@ -276,3 +307,9 @@ class Device:
     link_limit: int = 65_000
     #: Whether the file that was asked could tell; somebody else's cannot.
     certain: bool = True
+    pool: str = ""
+
+    @property
+    def pins_extents(self) -> bool:
+        """Whether an extent stays as a whole while any byte of it is in use (btrfs)."""
+        return self.file_system == "btrfs"

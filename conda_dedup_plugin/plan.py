@@ -11,13 +11,17 @@ from dataclasses import dataclass, field
 
 from .model import Cause, Goal, Hazard, Inode, Method, MethodChoice, Reason, Source, Totals
 
+#: Shorter runs would break files into pieces for little.
+MIN_EXTENT = 16 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class PlanOptions:
     """What the user, the settings and the machine say beforehand.
 
     ``euid`` is who will share (0 may everything); ``reflink_only``: the user asked for independent
-    files; ``fresh_since_ns``: on an overlay, files changed since then lie in the upper layer.
+    files; ``fresh_since_ns``: on an overlay, files changed since then lie in the upper layer; ``min_extent``:
+    no run of fewer bytes is shared within a file.
     """
 
     method: MethodChoice = MethodChoice.AUTO
@@ -30,6 +34,7 @@ class PlanOptions:
     goal: Goal = Goal.BYTES
     hardlink_untracked: bool = False
     normalize_bytecode: bool = False
+    min_extent: int = MIN_EXTENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,10 @@ class Share:
     freed_bytes: int
     source: Source | None = None
     cause: Cause = Cause.UNTRACKED
+    #: Whether nobody outside the scan can hold the same extents.
+    certain: bool = True
+    #: The runs of blocks (offset and length in bytes) that are equal, where not the whole file is shared.
+    runs: tuple[tuple[int, int], ...] = ()
 
     @property
     def freed_inodes(self) -> int:
@@ -129,6 +138,7 @@ class Plan:
             for share in group.shares:
                 for total in (totals, by_class.setdefault(share.hazard, Totals())):
                     total.add_share(share.freed_bytes, share.freed_inodes)
+                    total.uncertain_bytes += 0 if share.certain else share.freed_bytes
             for held in group.held:
                 for total in (totals, by_class.setdefault(held.inodes[0].hazard, Totals())):
                     total.add_held(held.bytes)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from .causes import Causes
 from .hardlinks import HardlinkRules
+from .layouts import BLOCK, apart_bytes, own_bytes
 from .model import Goal, Inode, Method, MethodChoice, Reason
 from .plan import Group, Held, Plan, PlanOptions, Share
 
@@ -55,13 +56,13 @@ class _Planner:
 
     def group(self, inodes: Sequence[Inode]) -> Group:
         ranked = sorted(inodes, key=self._rules.keeper_rank)
-        by_device: dict[int, list[Inode]] = {}
+        together: dict[object, list[Inode]] = {}
         for inode in ranked:
-            by_device.setdefault(inode.key.device, []).append(inode)
+            together.setdefault(self._reach(inode), []).append(inode)
         group = Group(ranked[0])
-        for number, on_device in by_device.items():
-            device = self._devices[number]
-            units = _units(on_device)
+        for inodes in together.values():
+            device = self._devices[inodes[0].key.device]
+            units = _units(inodes)
             refused = self._refused(device)
             if refused is not None:
                 self._hold_all(group, units, refused)
@@ -70,6 +71,11 @@ class _Planner:
             else:
                 self._hardlink(group, units, device)
         return group
+
+    def _reach(self, inode: Inode) -> object:
+        """Where its bytes may be shared: extents within a file system, names on a device alone."""
+        device = self._devices[inode.key.device]
+        return device.pool or device.number if self._by_reflink(device) else device.number
 
     def _by_reflink(self, device: Device) -> bool:
         if self._options.reflink_only:
@@ -100,35 +106,37 @@ class _Planner:
                 )
 
     def _on_keepers_device(self, group: Group, unit: list[Inode]) -> bool:
-        return unit[0].key.device == group.keeper.key.device
+        return self._reach(unit[0]) == self._reach(group.keeper)
 
     def _hold(self, group: Group, unit: list[Inode], reason: Reason) -> None:
         """Count a unit as held, if a selected tree has a name of it."""
         if any(tree.selected for inode in unit for tree in self._scope.trees_of(inode)):
             cause = self._causes.of(unit[0], group.keeper)
-            group.held.append(Held(tuple(unit), reason, _disk_bytes(unit), cause))
+            group.held.append(Held(tuple(unit), reason, _held_bytes(unit, group.keeper), cause))
 
     # -- reflinks ---------------------------------------------------------------------------------
 
     def _reflink(self, group: Group, units: list[list[Inode]]) -> None:
         keeper, *others = units
-        left = _holders(units)
+        holders = _Holders(units)
         if not self._on_keepers_device(group, keeper):
             self._hold(group, keeper, Reason.OTHER_DEVICE)
         for unit in others:
-            reason = self._reflink_unit(group, unit, keeper[0], left)
+            if _held_bytes(unit, keeper[0]) == 0 and unit[0].disk_bytes:
+                continue  # all of it lies where the keeper's bytes do
+            reason = self._reflink_unit(group, unit, keeper[0], holders)
             if reason is not None:
                 self._hold(group, unit, reason)
 
     def _reflink_unit(
-        self, group: Group, unit: list[Inode], keeper: Inode, left: Counter[object]
+        self, group: Group, unit: list[Inode], keeper: Inode, holders: _Holders
     ) -> Reason | None:
         """Plan to reflink a unit, or return why it cannot be."""
-        reason = next(filter(None, map(self._reflink_refused, unit)), None)
+        reason = next(filter(None, (reflink_refused(one, self._scope, self._options) for one in unit)), None)
         if reason is None and _shared_outside(unit):
             reason = Reason.SHARED_OUTSIDE
         if reason is None:
-            self._share(group, unit, Method.REFLINK, [keeper] * len(unit), left)
+            self._share(group, unit, Method.REFLINK, [keeper] * len(unit), holders)
         return reason
 
     def _share(
@@ -137,28 +145,13 @@ class _Planner:
         unit: list[Inode],
         method: Method,
         keepers: Sequence[Inode],
-        left: Counter[object],
+        holders: _Holders,
     ) -> None:
         for inode, keeper in zip(unit, keepers, strict=True):
-            left[_place(inode)] -= 1
-            freed = 0 if left[_place(inode)] else _disk_bytes(unit)
-            hazard = inode.hazard if method is Method.REFLINK else max(inode.hazard, keeper.hazard)
+            freed, certain = holders.give_up(inode, keeper)
+            hazard = inode.hazard if method.shares_extents else max(inode.hazard, keeper.hazard)
             cause = self._causes.of(inode, keeper)
-            group.shares.append(Share(inode, keeper, method, hazard, freed, cause=cause))
-
-    def _reflink_refused(self, inode: Inode) -> Reason | None:
-        trees = self._scope.trees_of(inode)
-        if not any(tree.selected for tree in trees):
-            return Reason.NOT_SELECTED
-        if any(tree.frozen for tree in trees) and not self._options.override_frozen:
-            return Reason.FROZEN
-        if inode.privileged:
-            return Reason.SETID
-        if self._options.euid not in (0, inode.uid):
-            return Reason.OTHER_OWNER
-        if inode.layout is not None and not inode.layout.exact:
-            return Reason.UNSUPPORTED
-        return None
+            group.shares.append(Share(inode, keeper, method, hazard, freed, cause=cause, certain=certain))
 
     # -- hard links -------------------------------------------------------------------------------
 
@@ -166,7 +159,7 @@ class _Planner:
         """Give every unit the best keeper it may have; what may have none becomes a keeper itself."""
         keepers: list[Inode] = []
         places = self._rules.new_places()
-        left = _holders(units)
+        holders = _Holders(units)
         inodes_count = self._options.goal is Goal.INODES
         if inodes_count:  # among those that share their bytes there are inodes to gain
             units = [[inode] for unit in units for inode in unit]
@@ -184,7 +177,7 @@ class _Planner:
             if keepers and reason is None:
                 for inode, keeper in zip(unit, chosen, strict=True):
                     places.link(inode, keeper)
-                self._share(group, unit, Method.HARDLINK, chosen, left)
+                self._share(group, unit, Method.HARDLINK, chosen, holders)
                 continue
             first = keepers[0] if keepers else None
             again = any(_place(keeper) == _place(unit[0]) for keeper in keepers)
@@ -195,10 +188,26 @@ class _Planner:
                 continue  # its bytes are held once already
             # what may be no hard link frees its bytes at least
             either = first is not None and device.reflink and self._either_way
-            if either and first is not None and self._reflink_unit(group, unit, first, left) is None:
+            if either and first is not None and self._reflink_unit(group, unit, first, holders) is None:
                 continue
             if group.keeper not in unit:
                 self._hold(group, unit, Reason.OTHER_DEVICE if first is None or reason is None else reason)
+
+
+def reflink_refused(inode: Inode, scope: Scope, options: PlanOptions) -> Reason | None:
+    """Why an inode may not be given other extents, if so."""
+    trees = scope.trees_of(inode)
+    if not any(tree.selected for tree in trees):
+        return Reason.NOT_SELECTED
+    if any(tree.frozen for tree in trees) and not options.override_frozen:
+        return Reason.FROZEN
+    if inode.privileged:
+        return Reason.SETID
+    if options.euid not in (0, inode.uid):
+        return Reason.OTHER_OWNER
+    if inode.size < BLOCK or (inode.layout is not None and not inode.layout.exact):
+        return Reason.NO_BLOCKS
+    return None
 
 
 def _units(inodes: list[Inode]) -> list[list[Inode]]:
@@ -215,16 +224,30 @@ def _place(inode: Inode) -> object:
     return layout.extents if layout is not None and layout.exact and layout.extents else inode.key
 
 
-def _holders(units: list[list[Inode]]) -> Counter[object]:
-    """Count what holds each place on the device: who gives up the last one frees the bytes there."""
-    return Counter({_place(unit[0]): len(unit) + (1 if _shared_outside(unit) else 0) for unit in units})
+class _Holders:
+    """Counts what holds each place on the device: who gives up the last one frees the bytes there."""
+
+    def __init__(self, units: Sequence[Sequence[Inode]]) -> None:
+        self._left = Counter({_place(unit[0]): len(unit) for unit in units})
+        self._several = {place for place, count in self._left.items() if count > 1}
+
+    def give_up(self, inode: Inode, keeper: Inode) -> tuple[int, bool]:
+        """Return the bytes gained when an inode gets its keeper's, and whether that is certain.
+
+        What several inodes hold may be held outside the scan as well: only how many there are is not told.
+        """
+        place = _place(inode)
+        self._left[place] -= 1
+        if place not in self._several:
+            return own_bytes(inode), True
+        return (0 if self._left[place] else apart_bytes(inode, keeper)), False
 
 
 def _shared_outside(unit: list[Inode]) -> bool:
     """Whether the bytes of a lone inode are also somebody else's, so that nothing would be gained."""
     layout = unit[0].layout
-    return len(unit) == 1 and layout is not None and layout.shared
+    return len(unit) == 1 and layout is not None and layout.shared and own_bytes(unit[0]) == 0
 
 
-def _disk_bytes(unit: list[Inode]) -> int:
-    return max(inode.disk_bytes for inode in unit)
+def _held_bytes(unit: list[Inode], keeper: Inode) -> int:
+    return apart_bytes(max(unit, key=lambda inode: inode.disk_bytes), keeper)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from . import history
-from .model import Inode, InodeKey, Manager, Method, Name, Scope, Source, Tree, TreeKind
+from .model import Inode, InodeKey, Manager, Name, Scope, Source, Tree, TreeKind
 from .sharing.bytecode import restored
 from .sharing.extents import layout_of
 from .sharing.opening import open_inode
@@ -160,7 +160,7 @@ def _add_reflinks(
     found: dict[InodeKey, Inode] = {}
     for entry in entries:
         change = entry.change
-        if change.method is not Method.REFLINK or (change.root, change.path) in copied:
+        if not change.method.shares_extents or (change.root, change.path) in copied:
             continue
         inode = _lstat(f"{change.root}/{change.path}")
         if inode is None or inode.key.number != change.old.number or run not in (None, entry.run):

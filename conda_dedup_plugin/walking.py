@@ -7,7 +7,7 @@ leaves its tree, whatever its owner does meanwhile.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .environments import is_package_cache
 from .model import STAGING_PREFIX
@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 _DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
-def listed_files(tree: Tree, paths: Iterable[str]) -> Iterator[tuple[str, os.stat_result]]:
+class Found(NamedTuple):
+    """A regular file: its path in the tree, its lstat, and its open directory (-1: not open)."""
+
+    path: str
+    stat: os.stat_result
+    directory: int
+
+
+def listed_files(tree: Tree, paths: Iterable[str]) -> Iterator[Found]:
     """Yield those of ``paths`` in a tree that are regular files, with their lstat."""
     for path in paths:
         try:
@@ -29,10 +37,10 @@ def listed_files(tree: Tree, paths: Iterable[str]) -> Iterator[tuple[str, os.sta
         except OSError:
             continue
         if (stat.st_mode & 0o170000) == 0o100000:
-            yield path, stat
+            yield Found(path, stat, -1)
 
 
-def walk(tree: Tree, roots: set[str], warnings: list[str]) -> Iterator[tuple[str, os.stat_result]]:
+def walk(tree: Tree, roots: set[str], warnings: list[str]) -> Iterator[Found]:
     """Yield every regular file of ``tree``, depth first, with at most one descriptor a level open."""
     try:
         descriptor = open_root(tree.root, _DIRECTORY)
@@ -70,7 +78,7 @@ def walk(tree: Tree, roots: set[str], warnings: list[str]) -> Iterator[tuple[str
 
 def _files(
     tree: Tree, descriptor: int, below: str, directories: list[str], warnings: list[str]
-) -> Iterator[tuple[str, os.stat_result]]:
+) -> Iterator[Found]:
     """Yield the regular files of one open directory; its directories go to ``directories``.
 
     An environment inside another one is none of its files.
@@ -86,7 +94,7 @@ def _files(
     for entry in entries:
         try:
             if entry.is_file(follow_symlinks=False):
-                yield below + entry.name, entry.stat(follow_symlinks=False)
+                yield Found(below + entry.name, entry.stat(follow_symlinks=False), descriptor)
             elif entry.is_dir(follow_symlinks=False):
                 directories.append(entry.name)
         except FileNotFoundError:

@@ -13,6 +13,7 @@ from conda_dedup_plugin.model import (
     Claim,
     Device,
     Dist,
+    Extent,
     Goal,
     Hazard,
     Inode,
@@ -301,11 +302,11 @@ def test_reflinks_go_anywhere():
 
 def test_what_shares_its_extents_is_no_duplicate():
     world = World(BTRFS)
-    layout = Layout(((0, 4096, 8192),), shared=True, exact=True)
+    layout = Layout((Extent(0, 4096, 8192),), shared=True, exact=True)
     world.inode(ONE, layout=layout)
     world.inode(TWO, layout=layout)
     assert world.plan().groups == []
-    third = world.inode(THREE, layout=Layout(((0, 99 * 4096, 8192),), shared=False, exact=True))
+    third = world.inode(THREE, layout=Layout((Extent(0, 99 * 4096, 8192),), shared=False, exact=True))
     plan = world.plan()
     assert [share.duplicate for share in plan.shares] == [third]
     assert plan.freeable_bytes == 8192
@@ -313,8 +314,8 @@ def test_what_shares_its_extents_is_no_duplicate():
 
 def test_bytes_of_a_unit_are_freed_by_the_last_one():
     world = World(BTRFS)
-    world.inode(CACHE, layout=Layout(((0, 4096, 8192),), shared=False, exact=True))
-    layout = Layout(((0, 99 * 4096, 8192),), shared=True, exact=True)
+    world.inode(CACHE, layout=Layout((Extent(0, 4096, 8192),), shared=False, exact=True))
+    layout = Layout((Extent(0, 99 * 4096, 8192),), shared=True, exact=True)
     world.inode(ONE, layout=layout)
     world.inode(TWO, layout=layout)
     plan = world.plan()
@@ -323,10 +324,12 @@ def test_bytes_of_a_unit_are_freed_by_the_last_one():
 
 def test_for_inodes_what_shares_its_extents_is_linked_as_well():
     world = World(BTRFS, goal=Goal.INODES)
-    layout = Layout(((0, 4096, 8192),), shared=True, exact=True)
+    layout = Layout((Extent(0, 4096, 8192),), shared=True, exact=True)
     keeper = world.inode(ONE, layout=layout, mtime=1)
     same = world.inode(TWO, layout=layout, mtime=2)
-    third = world.inode(THREE, layout=Layout(((0, 99 * 4096, 8192),), shared=False, exact=True), mtime=3)
+    third = world.inode(
+        THREE, layout=Layout((Extent(0, 99 * 4096, 8192),), shared=False, exact=True), mtime=3
+    )
     plan = world.plan()
     assert world.shares() == pairs((same, keeper), (third, keeper))
     assert {share.method for share in plan.shares} == {Method.HARDLINK}
@@ -353,8 +356,8 @@ def test_untracked_text_is_linked_where_asked_for():
 
 def test_extents_that_somebody_outside_shares():
     world = World(BTRFS)
-    world.inode(CACHE, layout=Layout(((0, 4096, 8192),), shared=False, exact=True))
-    world.inode(ONE, layout=Layout(((0, 99 * 4096, 8192),), shared=True, exact=True))
+    world.inode(CACHE, layout=Layout((Extent(0, 4096, 8192),), shared=False, exact=True))
+    world.inode(ONE, layout=Layout((Extent(0, 99 * 4096, 8192),), shared=True, exact=True))
     assert world.reasons() == [Reason.SHARED_OUTSIDE]
 
 

@@ -30,6 +30,8 @@ T = {
     "freeable_bytes",
     "held_bytes",
     "unrecorded_bytes",
+    "estimated_bytes",
+    "uncertain_bytes",
     "freeable_inodes",
 }
 E = {
@@ -161,7 +163,7 @@ def check_schema(document: dict[str, Any]) -> None:
     entries = document["environments"] + document["caches"]
     assert document["totals"]["freeable_bytes"] == sum(entry["freeable_bytes"] for entry in entries)
     for group in document["largest"]:
-        assert set(group) == {"bytes", "keeper", "names"}
+        assert set(group) == {"bytes", "extents", "keeper", "names"}
         assert os.path.isabs(group["keeper"]) and group["names"]
         assert group["keeper"] not in group["names"]
     sizes = [group["bytes"] for group in document["largest"]]

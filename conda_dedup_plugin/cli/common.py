@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from ..engine import Analysis, analyse
 from ..environments import Request, find
 from ..errors import DedupError, UsageError
+from ..layouts import BLOCK
 from ..model import Goal, MethodChoice
-from ..plan import PlanOptions
+from ..plan import MIN_EXTENT, PlanOptions
 from ..settings import Settings, always_copy, load
 from .bars import progress_for
 
@@ -89,6 +90,7 @@ def plan_options(options: argparse.Namespace, settings: Settings) -> PlanOptions
         # who says --method knows that always_copy is set
         reflink_only=always_copy() and options.method is None,
         goal=_goal(options, settings),
+        min_extent=options.min_extent,
         hardlink_untracked=_either(options.hardlink_untracked, settings.hardlink_untracked),
         normalize_bytecode=_either(options.normalize_bytecode, settings.normalize_bytecode),
     )
@@ -109,5 +111,10 @@ def analysis_of(options: argparse.Namespace) -> tuple[Analysis, list[str]]:
     min_size = settings.floor(plan.goal) if options.min_size is None else options.min_size
     if min_size < 1:
         raise UsageError("--min-size must be at least 1 byte.", "Try --min-size 4096, the default.")
+    if plan.min_extent < BLOCK:
+        raise UsageError(
+            f"--min-extent must be at least {BLOCK} bytes, a block.",
+            f"Try --min-extent {MIN_EXTENT}, the default.",
+        )
     progress = progress_for(options.json or getattr(options, "quiet", False))
     return analyse(scope_of(options), plan, min_size, options.deep, progress), list(settings.warnings)

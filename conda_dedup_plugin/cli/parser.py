@@ -8,6 +8,7 @@ from typing import NoReturn
 from .. import __version__
 from ..errors import UsageError
 from ..model import Goal, MethodChoice
+from ..plan import MIN_EXTENT
 from . import apply, clean, demo, history, report, run, undo, verify
 
 _VERBS = (report, apply, run, undo, verify, clean, history, demo)
@@ -91,6 +92,9 @@ def add_plan_options(parser: argparse.ArgumentParser, deep: bool) -> None:
                       help="how to share (default: the setting dedup_method)")  # fmt: skip
     plan.add_argument("--min-size", type=int, metavar="BYTES",
                       help="leave smaller files alone (default: the setting dedup_min_size)")  # fmt: skip
+    plan.add_argument("--min-extent", type=int, metavar="BYTES", default=MIN_EXTENT,
+                      help="share no shorter run of blocks within a file that is not equal as a whole "
+                      f"(default: {MIN_EXTENT}; copy-on-write file systems only)")  # fmt: skip
     plan.add_argument("--goal", choices=[goal.value for goal in Goal],
                       help="what to save: for inodes, hard links come before reflinks, and no file is too "
                       "small (default: the setting dedup_goal)")  # fmt: skip

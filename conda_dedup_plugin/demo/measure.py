@@ -72,7 +72,7 @@ def _extents(path: str) -> list[tuple[int, int]]:
         layout = layout_of(file.fileno()) if probe(file.fileno()).reflink else None
     if layout is None or not layout.exact:
         return []
-    return [(physical, physical + length) for _, physical, length in layout.extents]
+    return [(physical, physical + length) for _, physical, length, _ in layout.extents]
 
 
 def _sha256(path: str) -> str:

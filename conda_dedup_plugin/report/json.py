@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..errors import DedupError
     from ..history import Run
     from ..leftovers import Leftover
-    from ..model import Scope
+    from ..model import Inode, Scope
     from ..plan import Group
     from ..repair import Repair
     from ..undo import Undoing
@@ -87,7 +87,13 @@ def _group(scope: Scope, group: Group) -> dict[str, Any]:
         "bytes": group.duplicate_bytes,
         "keeper": scope.paths_of(group.keeper)[0],
         "names": [path for inode in duplicates for path in scope.paths_of(inode)],
+        "extents": {scope.paths_of(inode)[0]: _extents(inode) for inode in (group.keeper, *duplicates)},
     }
+
+
+def _extents(inode: Inode) -> int | None:
+    """In how many pieces a file lies on its device; None where that was not asked or is not told."""
+    return None if inode.layout is None else len(inode.layout.extents)
 
 
 def apply_document(analysis: Analysis, applied: Applied | None) -> dict[str, Any]:
@@ -99,6 +105,7 @@ def apply_document(analysis: Analysis, applied: Applied | None) -> dict[str, Any
             {
                 "method": share.method.value,
                 "bytes": share.freed_bytes,
+                "extents": _extents(share.duplicate),
                 "keeper": analysis.scope.paths_of(share.keeper)[0],
                 "names": analysis.scope.paths_of(share.duplicate),
             }
@@ -113,6 +120,10 @@ def apply_document(analysis: Analysis, applied: Applied | None) -> dict[str, Any
             method.value: {"inodes": inodes, "bytes_freed": size}
             for method, (inodes, size) in done.by_method.items()
         },
+        "blocks": [
+            {"path": path, "extents_before": before, "extents_after": after, "bytes_freed": size}
+            for path, before, after, size in done.pieces
+        ],
     }
     document |= _left_alone(done)
     document["warnings"] = [*analysis.warnings, *done.notes]

@@ -27,6 +27,7 @@ CAUSES = {
     Cause.BYTECODE: "bytecode",
     Cause.WITHIN_PACKAGE: "in a package",
     Cause.OTHER_BUILD: "other build",
+    Cause.PREFIX: "prefixes",
     Cause.OTHER_CACHE: "other cache",
     Cause.UNTRACKED: "no package",
 }
@@ -58,8 +59,12 @@ def print_report(analysis: Analysis, out: Console) -> None:
     out.print(_tree_table(analysis))
     out.print()
     out.print(_sentence("On disk", totals.disk_bytes, f"in {files(totals.files)}"))
+    if totals.estimated_bytes:
+        out.print(_sentence("  compressed", totals.estimated_bytes, "of it, about: no file system tells"))
     out.print(_sentence("Held twice", totals.duplicate_bytes, ""))
     out.print(_sentence("  freeable", totals.freeable_bytes, "by: conda-dedup apply"))
+    if totals.uncertain_bytes:
+        out.print(_sentence("", totals.uncertain_bytes, "of it if nobody else holds the same extents"))
     out.print(_sentence("  held back", totals.held_bytes, ""))
     for reason, (size, inodes) in analysis.plan.held_by_reason().items():
         out.print(_sentence("", size, f"in {files(inodes)}: {reason.value}"))

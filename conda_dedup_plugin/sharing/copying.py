@@ -26,13 +26,19 @@ def copy_bytes(source: int, target: int) -> None:
     """
     size = os.fstat(source).st_size
     for start, end in _data(source, size):
-        while start < end:
-            chunk = os.pread(source, min(_CHUNK, end - start), start)
-            if not chunk:
-                raise SkipError(Reason.CHANGED)  # it has become shorter
-            write_at(target, chunk, start)
-            start += len(chunk)
+        copy_range(source, target, start, end - start)
     os.ftruncate(target, size)
+
+
+def copy_range(source: int, target: int, offset: int, length: int) -> None:
+    """Write ``length`` bytes of one open file to the same place of another. SkipError: it is shorter."""
+    end = offset + length
+    while offset < end:
+        chunk = os.pread(source, min(_CHUNK, end - offset), offset)
+        if not chunk:
+            raise SkipError(Reason.CHANGED)
+        write_at(target, chunk, offset)
+        offset += len(chunk)
 
 
 def write_at(descriptor: int, content: bytes, offset: int) -> None:

@@ -6,7 +6,7 @@ import errno
 import struct
 from typing import TYPE_CHECKING
 
-from ..model import Layout
+from ..model import Extent, Layout
 from .linux import ioctl
 
 if TYPE_CHECKING:
@@ -15,43 +15,59 @@ if TYPE_CHECKING:
 _FIEMAP = 0xC020660B
 _HEADER = struct.Struct("=QQIIII")
 _EXTENT = struct.Struct("=QQQQQIIII")
+#: So many extents are asked for at first, which is all that most files have; then so many at once.
+_FIRST = 16
 _MOST = 512
 _SYNC = 0x1
 _LAST = 0x1
 #: unknown place, still to be written, inline, packed with others: no physical place of its own
 _INEXACT = 0x2 | 0x4 | 0x100 | 0x200 | 0x400
+_ENCODED = 0x8
 _SHARED = 0x2000
 
 
 def layout_of(descriptor: int) -> Layout | None:
     """Return the extents of the file open as ``descriptor``; None where the file system does not tell.
 
-    Neighbouring extents are merged, for XFS splits one where part of it is shared.
+    What is still to be written is written first. What is kept inside the metadata has no extent.
     """
-    extents: list[tuple[int, int, int]] = []
+    extents: list[Extent] = []
+    own: list[Extent] = []
     shared, exact = False, True
     try:
         for logical, physical, length, flags in _extents(descriptor):
-            shared |= bool(flags & _SHARED)
-            exact &= not flags & _INEXACT
-            if extents:
-                before, place, size = extents[-1]
-                if (before + size, place + size) == (logical, physical):
-                    extents[-1] = (before, place, size + length)
-                    continue
-            extents.append((logical, physical, length))
+            if flags & _INEXACT:
+                exact = False
+                continue
+            found = Extent(logical, physical, length, bool(flags & _ENCODED))
+            _append(extents, found)
+            if flags & _SHARED:
+                shared = True
+            else:
+                _append(own, found)
     except OSError as exc:
         if exc.errno in (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
             return None
         raise
-    return Layout(tuple(extents), shared, exact)
+    return Layout(tuple(extents), shared, exact, tuple(own) if shared else ())
+
+
+def _append(extents: list[Extent], found: Extent) -> None:
+    """Add an extent, merged with its neighbour: XFS splits one where part of it is shared."""
+    if extents and not found.encoded and not extents[-1].encoded:
+        logical, physical, length, _ = extents[-1]
+        if (logical + length, physical + length) == (found.logical, found.physical):
+            extents[-1] = Extent(logical, physical, length + found.length)
+            return
+    extents.append(found)
 
 
 def _extents(descriptor: int) -> Iterator[tuple[int, int, int, int]]:
-    start = 0
+    """Yield (logical, physical, length, flags)."""
+    start, most = 0, _FIRST
     while True:
-        buffer = bytearray(_HEADER.size + _MOST * _EXTENT.size)
-        _HEADER.pack_into(buffer, 0, start, 2**64 - 1 - start, _SYNC, 0, _MOST, 0)
+        buffer = bytearray(_HEADER.size + most * _EXTENT.size)
+        _HEADER.pack_into(buffer, 0, start, 2**64 - 1 - start, _SYNC, 0, most, 0)
         ioctl(descriptor, _FIEMAP, buffer)
         mapped = _HEADER.unpack_from(buffer, 0)[3]
         for index in range(mapped):
@@ -64,16 +80,4 @@ def _extents(descriptor: int) -> Iterator[tuple[int, int, int, int]]:
             start = logical + length
         if not mapped:
             return
-
-
-def common_bytes(first: Layout, second: Layout) -> int:
-    """Return how many bytes of two files lie at the same place of the device."""
-    places = sorted(
-        (physical, physical + length, physical - logical) for logical, physical, length in first.extents
-    )
-    total = 0
-    for logical, physical, length in second.extents:
-        for start, end, offset in places:
-            if offset == physical - logical:
-                total += max(0, min(end, physical + length) - max(start, physical))
-    return total
+        most = _MOST

@@ -25,6 +25,8 @@ class Outcome:
     bytes_freed: int = 0
     reason: Reason | None = None
     detail: str = ""
+    #: In how many pieces the file lay on its device before and after, where that is known.
+    extents: tuple[int, int] | None = None
     error: str = ""
 
 

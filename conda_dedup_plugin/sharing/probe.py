@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import struct
+import uuid
 
 from ..model import Device
 from .linux import DEFAULT_LINK_LIMIT, LINK_LIMITS, REMOTE, file_system, ioctl
@@ -13,6 +15,10 @@ FIDEDUPERANGE = 0xC0189436
 #: struct file_dedupe_range and one struct file_dedupe_range_info
 DEDUPE_HEADER = struct.Struct("=QQHHI")
 DEDUPE_INFO = struct.Struct("=qQQiI")
+#: BTRFS_IOC_FS_INFO, struct btrfs_ioctl_fs_info_args, and where the UUID is in it (linux/btrfs.h)
+_FS_INFO = 0x8400941F
+_FS_INFO_SIZE = 1024
+_FS_INFO_UUID = slice(16, 32)
 _NO_HARDLINKS = frozenset({"fat", "exfat"})
 
 
@@ -25,7 +31,7 @@ def probe(descriptor: int) -> Device:
     stat = os.fstat(descriptor)
     kind = file_system(descriptor)
     overlay = kind == "overlay"
-    dedupes = False if overlay else _can_dedupe(descriptor, stat.st_blksize)
+    dedupes = False if overlay else _can_dedupe(descriptor, min(stat.st_blksize, stat.st_size))
     return Device(
         number=stat.st_dev,
         file_system=kind,
@@ -35,11 +41,27 @@ def probe(descriptor: int) -> Device:
         overlay=overlay,
         remote=kind in REMOTE,
         link_limit=LINK_LIMITS.get(kind, DEFAULT_LINK_LIMIT),
+        pool=file_system_id(descriptor),
     )
 
 
+def file_system_id(descriptor: int) -> str:
+    """Name the file system that an open file or directory lies on, within which extents can be shared.
+
+    The subvolumes of btrfs have device numbers of their own, and one UUID.
+    """
+    if file_system(descriptor) == "btrfs":
+        buffer = bytearray(_FS_INFO_SIZE)
+        with contextlib.suppress(OSError):
+            ioctl(descriptor, _FS_INFO, buffer)
+            return f"btrfs {uuid.UUID(bytes=bytes(buffer[_FS_INFO_UUID]))}"
+    return str(os.fstat(descriptor).st_dev)
+
+
 def _can_dedupe(descriptor: int, length: int) -> bool | None:
-    """Whether the device can reflink; None where this file does not tell, not being ours."""
+    """Whether the device can reflink; None where this file does not tell, not being ours, or empty."""
+    if length == 0:
+        return None
     buffer = bytearray(DEDUPE_HEADER.pack(0, length, 1, 0, 0) + DEDUPE_INFO.pack(descriptor, 0, 0, 0, 0))
     try:
         ioctl(descriptor, FIDEDUPERANGE, buffer)

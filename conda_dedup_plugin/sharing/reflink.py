@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ..model import Method, Reason
+from ..layouts import common_bytes, packed_bytes, total
+from ..model import Layout, Method, Reason
 from .change import Change
-from .extents import common_bytes, layout_of
+from .extents import layout_of
 from .linux import ioctl
 from .opening import Directories, as_planned, open_inode
 from .outcome import Outcome, SkipError, outcome_of_error, reason_of
@@ -31,6 +32,8 @@ _MOST = 200
 
 class Reflinker:
     """Shares inodes by reflinks, for one run. Use as a context manager."""
+
+    method = Method.REFLINK
 
     def __init__(self, scope: Scope, journal: Journal) -> None:
         self._scope = scope
@@ -64,12 +67,31 @@ class Reflinker:
         try:
             if not as_planned(os.fstat(descriptor), share.duplicate):
                 raise SkipError(Reason.CHANGED)
-            dedupe(keeper, descriptor, share.duplicate.size)
-            freed = _freed(keeper, descriptor, share)
+            before = layout_of(descriptor)
+            if before is None:
+                raise SkipError(Reason.UNSUPPORTED)
+            self._give(share, keeper, descriptor, before)
+            after, keeps = layout_of(descriptor), layout_of(keeper)
+            if after is None or keeps is None:
+                raise SkipError(Reason.NOT_SHARED)
+            freed = self._freed(share, before, after, keeps)
         finally:
             os.close(descriptor)
         self._done.append((self._change(share), freed))
-        return Outcome(share.duplicate, Method.REFLINK, freed)
+        return Outcome(share.duplicate, self.method, freed, extents=(len(before.extents), len(after.extents)))
+
+    def _give(self, share: Share, keeper: int, duplicate: int, before: Layout) -> None:
+        """Share what is to be shared; ``before`` is where the duplicate lies."""
+        dedupe(keeper, duplicate, share.duplicate.size)
+
+    def _freed(self, share: Share, before: Layout, after: Layout, keeper: Layout) -> int:
+        """Return the disk bytes gained, going by where both lie now: "same" proves nothing for a tail.
+
+        What other inodes held as well is gained when the last of them gives it up.
+        """
+        if after.extents != keeper.extents and common_bytes(after, keeper) == 0:
+            raise SkipError(Reason.NOT_SHARED)
+        return packed_bytes(share.duplicate, moved_bytes(before, after))
 
     def _open_keeper(self, inode: Inode) -> int:
         if self._keeper is None or self._keeper[0] is not inode:
@@ -92,7 +114,7 @@ class Reflinker:
     def _change(self, share: Share) -> Change:
         name = share.duplicate.names[0]
         root = self._scope.trees[name.tree].root
-        return Change.of(Method.REFLINK, root, name.path, "", share.duplicate, share.keeper)
+        return Change.of(self.method, root, name.path, "", share.duplicate, share.keeper)
 
     def _write(self) -> None:
         if self._done:
@@ -101,11 +123,11 @@ class Reflinker:
             self._journal.done(changes, freed)
 
 
-def dedupe(keeper: int, duplicate: int, size: int) -> None:
+def dedupe(keeper: int, duplicate: int, size: int, offset: int = 0) -> None:
     """Ask the kernel to share ``size`` bytes; SkipError if they differ, OSError if it will not."""
-    offset = 0
-    while offset < size:
-        length = min(_CHUNK, size - offset)
+    end = offset + size
+    while offset < end:
+        length = min(_CHUNK, end - offset)
         buffer = bytearray(
             DEDUPE_HEADER.pack(offset, length, 1, 0, 0) + DEDUPE_INFO.pack(duplicate, offset, 0, 0, 0)
         )
@@ -123,14 +145,6 @@ def dedupe(keeper: int, duplicate: int, size: int) -> None:
         offset += min(shared, length)
 
 
-def _freed(keeper: int, duplicate: int, share: Share) -> int:
-    """Return the bytes gained, going by where both lie now: "same" proves nothing for a tail."""
-    one, other = layout_of(keeper), layout_of(duplicate)
-    if one is None or other is None:
-        raise SkipError(Reason.NOT_SHARED)
-    if one.extents == other.extents:
-        return share.freed_bytes
-    common = common_bytes(one, other)
-    if common == 0:
-        raise SkipError(Reason.NOT_SHARED)
-    return min(share.freed_bytes, common)
+def moved_bytes(before: Layout, after: Layout) -> int:
+    """Return how many bytes of what a file held alone it no longer holds."""
+    return total(before.unshared) - common_bytes(Layout(before.unshared, shared=False, exact=True), after)

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from ..model import Method, Reason
+from ..layouts import CompressedSizes
+from ..model import Layout, Method, Reason
 from .change import Change
 from .copying import copy_bytes
 from .extents import layout_of
@@ -78,9 +79,14 @@ class Unsharer:
             os.close(descriptor)
         if now is None or own is None or now.extents != own.extents:
             raise SkipError(Reason.NOT_SHARED)
+        sizes = CompressedSizes()
+        sizes.add("", own)
+        sizes.add("", layout)
+        before = Layout(layout.unshared, shared=False, exact=True)
+        taken = sizes.disk_bytes("", own) - sizes.disk_bytes("", before)
         change = Change.of(Method.COPY, root, name.path, "", inode, inode)
-        self._done.append((change, -inode.disk_bytes))
-        return Outcome(inode, Method.COPY, -inode.disk_bytes)
+        self._done.append((change, -taken))
+        return Outcome(inode, Method.COPY, -taken)
 
     def _write(self) -> None:
         if self._done:
