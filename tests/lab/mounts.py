@@ -17,12 +17,14 @@ if TYPE_CHECKING:
 _MKFS = {
     "ext4": ("mkfs.ext4", "-q", "-F"),
     "btrfs": ("mkfs.btrfs", "-q", "-f"),
+    "btrfs-zstd": ("mkfs.btrfs", "-q", "-f"),
     "xfs": ("mkfs.xfs", "-q", "-f", "-m", "reflink=1"),
     "xfs-noreflink": ("mkfs.xfs", "-q", "-f", "-m", "reflink=0"),
 }
 KINDS = (*_MKFS, "tmpfs")
+_OPTIONS = {"btrfs-zstd": ",compress=zstd:1"}
 #: Of these, those whose files can share extents.
-REFLINK_KINDS = ("btrfs", "xfs")
+REFLINK_KINDS = ("btrfs", "btrfs-zstd", "xfs")
 
 
 @contextmanager
@@ -36,7 +38,7 @@ def mounted_file_system(kind: str, folder: Path, size: int) -> Iterator[Path]:
         options = ["-t", "tmpfs", "-o", f"size={size},mode=0755", "tmpfs"]
     else:
         image = _make_image(kind, folder / f"{kind}.img", size)
-        options = ["-o", "loop", str(image)]
+        options = ["-o", f"loop{_OPTIONS.get(kind, '')}", str(image)]
     done = subprocess.run(["mount", *options, str(point)], capture_output=True, text=True, check=False)
     needs(f"cannot mount {kind}: {done.stderr.strip()}", done.returncode == 0)
     try:
