@@ -9,7 +9,7 @@ from .hardlinks import HardlinkRules
 from .layouts import BLOCK, packed_bytes, total
 from .model import Cause, Hazard, Method, MethodChoice
 from .plan import Group, Held, PlanOptions, Share
-from .planner import reflink_refused
+from .reflinks import reflink_refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from .layouts import CompressedSizes, shared_extents
+from .layouts import BLOCK, CompressedSizes, shared_extents
 from .ledger import Ledger
 from .model import Extent, Inode, InodeKey, Name, Totals
 from .policy import hazard_of
@@ -82,7 +82,7 @@ class FileCounter:
             if tree.selected:
                 self._total(key, stat, hazard, claim is not None, blocks.plain)
             if stat.st_size >= self._min_size and (tree.is_cache or not path.startswith("conda-meta/")):
-                self._keep(key, stat, Name(index, path, claim), hazard)
+                self._keep(key, stat, Name(index, path, claim), hazard, blocks)
         for key, names in here.items():
             nlink, hazard, recorded = several[key]
             blocks = self._blocks[key]
@@ -137,10 +137,12 @@ class FileCounter:
     def _totals(self, hazard: Hazard) -> tuple[Totals, Totals]:
         return self._inventory.totals, self._inventory.by_class.setdefault(hazard, Totals())
 
-    def _keep(self, key: InodeKey, stat: os.stat_result, name: Name, hazard: Hazard) -> None:
+    def _keep(self, key: InodeKey, stat: os.stat_result, name: Name, hazard: Hazard, blocks: Blocks) -> None:
         inode = self._inventory.inodes.get(key)
         if inode is None:
             inode = Inode.of(stat)
+            if blocks.pool:
+                inode.own_bytes = blocks.plain + BLOCK * len(blocks.own)
             self._inventory.inodes[key] = inode
         inode.names.append(name)
         inode.hazard = max(inode.hazard, hazard)

@@ -4,19 +4,52 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from typing import TYPE_CHECKING
-
-from .model import Extent
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .model import Inode, Layout
+    from .model import Inode
 
 #: The least that an extent takes, and that a compressed one takes less than its length.
 BLOCK = 4096
 #: Of what is compressed so much is left where nothing tells.
 _USUAL_RATIO = 0.5
+
+
+class Extent(NamedTuple):
+    """A run of bytes of a file and where it lies on the device, all in bytes.
+
+    ``encoded``: it is compressed, and takes less of the device than its length.
+    """
+
+    logical: int
+    physical: int
+    length: int
+    encoded: bool = False
+
+
+class Layout(NamedTuple):
+    """The extents of one file, neighbours merged.
+
+    ``shared``: some extent is referenced more than once; ``own`` are the others then. ``exact``: every
+    extent has a physical place of its own (not inline, not still to be written).
+    """
+
+    extents: tuple[Extent, ...]
+    shared: bool
+    exact: bool
+    own: tuple[Extent, ...] = ()
+
+    @property
+    def unshared(self) -> tuple[Extent, ...]:
+        """The extents that nobody else references."""
+        return self.own if self.shared else self.extents
+
+    @property
+    def encoded(self) -> bool:
+        """Whether any of it is compressed."""
+        return any(extent.encoded for extent in self.extents)
 
 
 def total(extents: Iterable[Extent]) -> int:
@@ -110,9 +143,9 @@ def packed_bytes(inode: Inode, length: int) -> int:
 def own_bytes(inode: Inode) -> int:
     """Return the disk bytes that nobody but an inode holds, as far as the file system tells."""
     layout = inode.layout
-    if layout is None or not layout.shared:
-        return inode.disk_bytes
-    return packed_bytes(inode, total(layout.unshared))
+    if layout is None:
+        return inode.disk_bytes if inode.own_bytes is None else inode.own_bytes
+    return packed_bytes(inode, total(layout.unshared)) if layout.shared else inode.disk_bytes
 
 
 def apart_bytes(inode: Inode, other: Inode) -> int:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from .kinds import Cause, Goal, Hazard, Manager, Method, MethodChoice, Reason, TreeKind
+from .layouts import Extent, Layout
+from .totals import Totals, TreeTotals
 
 if TYPE_CHECKING:
     import os
@@ -147,41 +149,6 @@ class InodeKey(NamedTuple):
     number: int
 
 
-class Extent(NamedTuple):
-    """A run of bytes of a file and where it lies on the device, all in bytes.
-
-    ``encoded``: it is compressed, and takes less of the device than its length.
-    """
-
-    logical: int
-    physical: int
-    length: int
-    encoded: bool = False
-
-
-class Layout(NamedTuple):
-    """The extents of one file, neighbours merged.
-
-    ``shared``: some extent is referenced more than once; ``own`` are the others then. ``exact``: every
-    extent has a physical place of its own (not inline, not still to be written).
-    """
-
-    extents: tuple[Extent, ...]
-    shared: bool
-    exact: bool
-    own: tuple[Extent, ...] = ()
-
-    @property
-    def unshared(self) -> tuple[Extent, ...]:
-        """The extents that nobody else references."""
-        return self.own if self.shared else self.extents
-
-    @property
-    def encoded(self) -> bool:
-        """Whether any of it is compressed."""
-        return any(extent.encoded for extent in self.extents)
-
-
 @dataclass(slots=True)
 class Inode:
     """One inode of at least the minimal size, with every name of it that was seen."""
@@ -203,6 +170,8 @@ class Inode:
     capabilities: bool = False
     #: Where its bytes lie on the device, where that can be asked for; looked at for candidates only.
     layout: Layout | None = None
+    #: Disk bytes that it alone holds, at least; None: the same as all, as far as anybody has asked.
+    own_bytes: int | None = None
     #: The sha256 (raw) of its content where that was read; ``b""``: read far enough to know that no other
     #: file holds the same; None: it was not looked at.
     content: bytes | None = None
@@ -242,53 +211,6 @@ class Source:
     inode: Inode
     mtime_ns: int
     keeper: Inode | None = None
-
-
-@dataclass(slots=True)
-class Totals:
-    """Counted bytes: the T of the JSON schema.
-
-    ``files`` counts names, ``inodes`` and all ``*_bytes`` but ``apparent_bytes`` count inodes once;
-    ``duplicate_bytes == freeable_bytes + held_bytes``, in disk bytes.
-    """
-
-    files: int = 0
-    inodes: int = 0
-    apparent_bytes: int = 0
-    disk_bytes: int = 0
-    duplicate_bytes: int = 0
-    freeable_bytes: int = 0
-    held_bytes: int = 0
-    unrecorded_bytes: int = 0
-    freeable_inodes: int = 0
-    #: Of the disk bytes, what compressed files take: no file system says how much that is.
-    estimated_bytes: int = 0
-    #: Of the freeable bytes, what stays if somebody outside the scan holds the same extents, too.
-    uncertain_bytes: int = 0
-
-    def add_share(self, size: int, inodes: int) -> None:
-        """Count what could be freed, in bytes and inodes."""
-        self.duplicate_bytes += size
-        self.freeable_bytes += size
-        self.freeable_inodes += inodes
-
-    def add_held(self, size: int) -> None:
-        """Count bytes that stay."""
-        self.duplicate_bytes += size
-        self.held_bytes += size
-
-
-@dataclass(slots=True)
-class TreeTotals:
-    """What one environment or cache holds: the numbers of an E of the JSON schema."""
-
-    files: int = 0
-    inodes: int = 0
-    apparent_bytes: int = 0
-    disk_bytes: int = 0
-    private_bytes: int = 0
-    freeable_bytes: int = 0
-    freeable_inodes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from .causes import Causes
 from .hardlinks import HardlinkRules
-from .layouts import BLOCK, apart_bytes, own_bytes
 from .model import Goal, Inode, Method, MethodChoice, Reason
 from .plan import Group, Held, Plan, PlanOptions, Share
+from .reflinks import Holders, held_bytes, place_of, reflink_refused, shared_outside, units_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -62,7 +61,7 @@ class _Planner:
         group = Group(ranked[0])
         for inodes in together.values():
             device = self._devices[inodes[0].key.device]
-            units = _units(inodes)
+            units = units_of(inodes)
             refused = self._refused(device)
             if refused is not None:
                 self._hold_all(group, units, refused)
@@ -112,28 +111,28 @@ class _Planner:
         """Count a unit as held, if a selected tree has a name of it."""
         if any(tree.selected for inode in unit for tree in self._scope.trees_of(inode)):
             cause = self._causes.of(unit[0], group.keeper)
-            group.held.append(Held(tuple(unit), reason, _held_bytes(unit, group.keeper), cause))
+            group.held.append(Held(tuple(unit), reason, held_bytes(unit, group.keeper), cause))
 
     # -- reflinks ---------------------------------------------------------------------------------
 
     def _reflink(self, group: Group, units: list[list[Inode]]) -> None:
         keeper, *others = units
-        holders = _Holders(units)
+        holders = Holders(units)
         if not self._on_keepers_device(group, keeper):
             self._hold(group, keeper, Reason.OTHER_DEVICE)
         for unit in others:
-            if _held_bytes(unit, keeper[0]) == 0 and unit[0].disk_bytes:
+            if held_bytes(unit, keeper[0]) == 0 and unit[0].disk_bytes:
                 continue  # all of it lies where the keeper's bytes do
             reason = self._reflink_unit(group, unit, keeper[0], holders)
             if reason is not None:
                 self._hold(group, unit, reason)
 
     def _reflink_unit(
-        self, group: Group, unit: list[Inode], keeper: Inode, holders: _Holders
+        self, group: Group, unit: list[Inode], keeper: Inode, holders: Holders
     ) -> Reason | None:
         """Plan to reflink a unit, or return why it cannot be."""
         reason = next(filter(None, (reflink_refused(one, self._scope, self._options) for one in unit)), None)
-        if reason is None and _shared_outside(unit):
+        if reason is None and shared_outside(unit):
             reason = Reason.SHARED_OUTSIDE
         if reason is None:
             self._share(group, unit, Method.REFLINK, [keeper] * len(unit), holders)
@@ -145,7 +144,7 @@ class _Planner:
         unit: list[Inode],
         method: Method,
         keepers: Sequence[Inode],
-        holders: _Holders,
+        holders: Holders,
     ) -> None:
         for inode, keeper in zip(unit, keepers, strict=True):
             freed, certain = holders.give_up(inode, keeper)
@@ -159,7 +158,7 @@ class _Planner:
         """Give every unit the best keeper it may have; what may have none becomes a keeper itself."""
         keepers: list[Inode] = []
         places = self._rules.new_places()
-        holders = _Holders(units)
+        holders = Holders(units)
         inodes_count = self._options.goal is Goal.INODES
         if inodes_count:  # among those that share their bytes there are inodes to gain
             units = [[inode] for unit in units for inode in unit]
@@ -172,7 +171,7 @@ class _Planner:
                     reason = reason or why
                 else:
                     chosen.append(keeper)
-            if keepers and reason is None and not inodes_count and _shared_outside(unit):
+            if keepers and reason is None and not inodes_count and shared_outside(unit):
                 reason = Reason.SHARED_OUTSIDE
             if keepers and reason is None:
                 for inode, keeper in zip(unit, chosen, strict=True):
@@ -180,7 +179,7 @@ class _Planner:
                 self._share(group, unit, Method.HARDLINK, chosen, holders)
                 continue
             first = keepers[0] if keepers else None
-            again = any(_place(keeper) == _place(unit[0]) for keeper in keepers)
+            again = any(place_of(keeper) == place_of(unit[0]) for keeper in keepers)
             for inode in unit:
                 places.add(inode)
             keepers += unit
@@ -192,62 +191,3 @@ class _Planner:
                 continue
             if group.keeper not in unit:
                 self._hold(group, unit, Reason.OTHER_DEVICE if first is None or reason is None else reason)
-
-
-def reflink_refused(inode: Inode, scope: Scope, options: PlanOptions) -> Reason | None:
-    """Why an inode may not be given other extents, if so."""
-    trees = scope.trees_of(inode)
-    if not any(tree.selected for tree in trees):
-        return Reason.NOT_SELECTED
-    if any(tree.frozen for tree in trees) and not options.override_frozen:
-        return Reason.FROZEN
-    if inode.privileged:
-        return Reason.SETID
-    if options.euid not in (0, inode.uid):
-        return Reason.OTHER_OWNER
-    if inode.size < BLOCK or (inode.layout is not None and not inode.layout.exact):
-        return Reason.NO_BLOCKS
-    return None
-
-
-def _units(inodes: list[Inode]) -> list[list[Inode]]:
-    """Inodes that share all their extents already hold their bytes once: one unit; order is kept."""
-    units: dict[object, list[Inode]] = {}
-    for inode in inodes:
-        units.setdefault(_place(inode), []).append(inode)
-    return list(units.values())
-
-
-def _place(inode: Inode) -> object:
-    """Return where its bytes lie, as far as that is known: the same for inodes that share all of them."""
-    layout = inode.layout
-    return layout.extents if layout is not None and layout.exact and layout.extents else inode.key
-
-
-class _Holders:
-    """Counts what holds each place on the device: who gives up the last one frees the bytes there."""
-
-    def __init__(self, units: Sequence[Sequence[Inode]]) -> None:
-        self._left = Counter({_place(unit[0]): len(unit) for unit in units})
-        self._several = {place for place, count in self._left.items() if count > 1}
-
-    def give_up(self, inode: Inode, keeper: Inode) -> tuple[int, bool]:
-        """Return the bytes gained when an inode gets its keeper's, and whether that is certain.
-
-        What several inodes hold may be held outside the scan as well: only how many there are is not told.
-        """
-        place = _place(inode)
-        self._left[place] -= 1
-        if place not in self._several:
-            return own_bytes(inode), True
-        return (0 if self._left[place] else apart_bytes(inode, keeper)), False
-
-
-def _shared_outside(unit: list[Inode]) -> bool:
-    """Whether the bytes of a lone inode are also somebody else's, so that nothing would be gained."""
-    layout = unit[0].layout
-    return len(unit) == 1 and layout is not None and layout.shared and own_bytes(unit[0]) == 0
-
-
-def _held_bytes(unit: list[Inode], keeper: Inode) -> int:
-    return apart_bytes(max(unit, key=lambda inode: inode.disk_bytes), keeper)

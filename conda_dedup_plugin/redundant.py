@@ -6,6 +6,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .layouts import own_bytes
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
@@ -95,7 +97,7 @@ def _gain(
     for inode in inodes:
         others = [name for name in inode.names if name.tree != drop]
         if inode.nlink == len(inode.names) and not others:
-            freed += inode.disk_bytes
+            freed += own_bytes(inode)
         elif keep in twins.get(inode.key, ()) and inode.nlink == len(inode.names):
-            after += inode.disk_bytes
+            after += own_bytes(inode)
     return freed, after

@@ -8,6 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .layouts import own_bytes
 from .records.conda_meta import read_dists
 from .sharing.opening import Directories
 
@@ -77,7 +78,7 @@ def _freed(inventory: Inventory, found: dict[str, list[Inode]]) -> dict[str, int
             places = [_package(inventory, name.tree, name.path) for name in inode.names]
             if inode.key not in counted and all(f"{root}/{name}" in found for root, name in places):
                 counted.add(inode.key)
-                freed[path] += inode.disk_bytes
+                freed[path] += own_bytes(inode)
     return freed
 
 
