@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 from .candidates import content_key
+from .causes import Causes
 from .hardlinks import HardlinkRules
-from .layouts import BLOCK, packed_bytes, total
+from .layouts import BLOCK, in_blocks, packed_bytes, total
 from .model import Cause, Hazard, Method, MethodChoice
 from .plan import Group, Held, PlanOptions, Share
 from .reflinks import reflink_refused
@@ -54,11 +55,13 @@ class BlockPlanner:
         devices: Mapping[int, Device],
         options: PlanOptions,
         compare: Compare,
+        cache_devices: Collection[int] = (),
     ) -> None:
         self._scope = scope
         self._devices = devices
         self._options = options
         self._rules = HardlinkRules(scope, devices, options)
+        self._causes = Causes(scope, cache_devices)
         self._compare = compare
 
     def groups(self, inodes: Sequence[Inode]) -> list[Group]:
@@ -95,22 +98,25 @@ class BlockPlanner:
             freed = self._gain(inode, own, runs)
             if freed < least:
                 continue
-            cause = Cause.PREFIX if same else Cause.OTHER_BUILD
+            whole = runs == [(0, inode.size)]
+            cause = self._cause(inode, group.keeper)
             reason = reflink_refused(inode, self._scope, self._options)
             if reason is None:
-                group.shares.append(
-                    Share(
-                        inode, group.keeper, Method.BLOCKS, inode.hazard, freed, cause=cause, runs=tuple(runs)
-                    )
-                )
+                method = Method.REFLINK if whole else Method.BLOCKS
+                some = () if whole else tuple(runs)
+                share = Share(inode, group.keeper, method, inode.hazard, freed, cause=cause, runs=some)
+                group.shares.append(share)
             else:
                 group.held.append(Held((inode,), reason, freed, cause))
             return True
         return False
 
+    def _cause(self, inode: Inode, keeper: Inode) -> Cause:
+        return Cause.PREFIX if inode.hazard is Hazard.PREFIXED else self._causes.of(inode, keeper)
+
     def _gain(self, inode: Inode, own: Sequence[Extent], runs: Sequence[tuple[int, int]]) -> int:
         """Return the disk bytes that are free when these runs of its own extents are shared."""
-        length = sum(length for _, length in runs)
+        length = sum(in_blocks(length) for _, length in runs)
         if not self._devices[inode.key.device].pins_extents:
             return packed_bytes(inode, length)
         # what is left is written anew, perhaps block by block, which nothing can compress

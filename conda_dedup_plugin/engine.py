@@ -137,7 +137,7 @@ def _blocks(
     proposed = [[inode for inode in group if inode.key.device in able] for group in proposed]
     looked_at = gather(scope, [group for group in proposed if len(group) > 1], devices, inventory.sizes)
     with BlockReader(scope) as reader:
-        planner = BlockPlanner(scope, devices, options, reader.compare)
+        planner = BlockPlanner(scope, devices, options, reader.compare, _cache_devices(scope))
         return [group for inodes in looked_at for group in planner.groups(inodes)]
 
 

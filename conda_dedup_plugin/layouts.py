@@ -120,7 +120,7 @@ class CompressedSizes:
             self._plain += length
             return gap
         ratio = self._known / self._plain if self._plain else _USUAL_RATIO
-        return min(most, _in_blocks(int(length * ratio)))
+        return min(most, in_blocks(int(length * ratio)))
 
     def disk_bytes(self, pool: str, layout: Layout) -> int:
         """Return what a file takes of the device, alone or with others."""
@@ -130,7 +130,8 @@ class CompressedSizes:
         return plain + sum(self.size(pool, physical, length) for physical, length in packed.items())
 
 
-def _in_blocks(size: int) -> int:
+def in_blocks(size: int) -> int:
+    """Return the bytes of the blocks that so many bytes take, one at least."""
     return max(1, -(-size // BLOCK)) * BLOCK
 
 
