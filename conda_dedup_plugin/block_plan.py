@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from .model import Device, Extent, Inode, InodeKey, Scope
 
-#: Finds the runs (offset, length in bytes) of at least so many bytes, within extents of the first inode, that
-#: the second one has as well; and how many bytes are equal there at all.
-Compare: TypeAlias = "Callable[[Inode, Inode, Sequence[Extent], int], tuple[list[tuple[int, int]], int]]"
+#: Finds the runs (offset, length in bytes) of blocks of this size, within extents of the first inode, that the
+#: second one has as well.
+Compare: TypeAlias = "Callable[[Inode, Inode, Sequence[Extent], int], list[tuple[int, int]]]"
 #: An inode is compared with so many others at most.
 _MOST_COMPARED = 4
 
@@ -91,9 +91,10 @@ class BlockPlanner:
             return False
         ordered = sorted(keepers, key=lambda group: self._rules.distance(inode, group.keeper))
         for group in ordered[:_MOST_COMPARED]:
-            runs, equal = self._compare(inode, group.keeper, own, least)
+            equal = self._compare(inode, group.keeper, own, self._devices[inode.key.device].block_size)
             same = not _builds(inode).isdisjoint(_builds(group.keeper))
-            if not runs or (not same and 2 * equal < total(own)):
+            runs = [(offset, length) for offset, length in equal if length >= least]
+            if not runs or (not same and 2 * sum(length for _, length in equal) < total(own)):
                 continue
             freed = self._gain(inode, own, runs)
             if freed < least:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from .layouts import BLOCK
 from .sharing.opening import Directories, open_inode
 
 if TYPE_CHECKING:
@@ -30,42 +29,37 @@ class BlockReader:
         self._directories.close()
 
     def compare(
-        self, one: Inode, other: Inode, extents: Sequence[Extent], least: int
-    ) -> tuple[list[tuple[int, int]], int]:
-        """Find runs (offset, length) of at least ``least`` bytes in extents of ``one`` that are equal.
+        self, one: Inode, other: Inode, extents: Sequence[Extent], block: int
+    ) -> list[tuple[int, int]]:
+        """Find the runs (offset, length) of equal blocks in extents of ``one``; ``block`` in bytes.
 
-        Returns also how many bytes are equal there at all. Nothing, if either file cannot be read. A run
-        begins with a block, and ends with one or with the file.
+        None, if either file cannot be read. A run begins with a block, and ends with one or with the file.
         """
         runs: list[tuple[int, int]] = []
-        equal = 0
         try:
             first = open_inode(self._scope, one, self._directories)
         except OSError:
-            return [], 0
+            return []
         try:
             second = open_inode(self._scope, other, self._directories)
             try:
                 for extent in extents:
                     end = min(extent.logical + extent.length, one.size)
-                    for start, length in _runs(first, second, extent.logical, end):
-                        equal += length
-                        if length >= least:
-                            runs.append((start, length))
+                    runs += _runs(first, second, extent.logical, end, block)
             finally:
                 os.close(second)
         except OSError:
-            return [], 0
+            return []
         finally:
             os.close(first)
             self._directories.trim()
-        return runs, equal
+        return runs
 
 
-def _runs(first: int, second: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+def _runs(first: int, second: int, start: int, end: int, block: int) -> Iterator[tuple[int, int]]:
     """Yield the runs of equal blocks from ``start`` to ``end``, as long as they are."""
     begin = length = 0
-    for offset, size in _equal(first, second, start, end):
+    for offset, size in _equal(first, second, start, end, block):
         if length and begin + length == offset:
             length += size
             continue
@@ -76,22 +70,22 @@ def _runs(first: int, second: int, start: int, end: int) -> Iterator[tuple[int, 
         yield begin, length
 
 
-def _equal(first: int, second: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+def _equal(first: int, second: int, start: int, end: int, block: int) -> Iterator[tuple[int, int]]:
     """Yield what is equal, in pieces."""
     while start < end:
         one = os.pread(first, min(_CHUNK, end - start), start)
         other = os.pread(second, len(one), start)
         if not one or len(one) != len(other):
             return
-        yield from _pieces(memoryview(one), memoryview(other), start)
+        yield from _pieces(memoryview(one), memoryview(other), start, block)
         start += len(one)
 
 
-def _pieces(one: memoryview, other: memoryview, offset: int) -> Iterator[tuple[int, int]]:
+def _pieces(one: memoryview, other: memoryview, offset: int, block: int) -> Iterator[tuple[int, int]]:
     """Halve what differs until it is a block."""
     if one == other:
         yield offset, len(one)
-    elif len(one) > BLOCK:
-        half = -(-len(one) // (2 * BLOCK)) * BLOCK
-        yield from _pieces(one[:half], other[:half], offset)
-        yield from _pieces(one[half:], other[half:], offset + half)
+    elif len(one) > block:
+        half = -(-len(one) // (2 * block)) * block
+        yield from _pieces(one[:half], other[:half], offset, block)
+        yield from _pieces(one[half:], other[half:], offset + half, block)

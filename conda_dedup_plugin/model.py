@@ -230,6 +230,8 @@ class Device:
     #: Whether the file that was asked could tell; somebody else's cannot.
     certain: bool = True
     pool: str = ""
+    #: Extents begin and end at multiples of so many bytes.
+    block_size: int = 4096
 
     @property
     def pins_extents(self) -> bool:

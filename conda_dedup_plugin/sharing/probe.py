@@ -8,6 +8,7 @@ import os
 import struct
 import uuid
 
+from ..layouts import BLOCK
 from ..model import Device
 from .linux import DEFAULT_LINK_LIMIT, LINK_LIMITS, REMOTE, file_system, ioctl
 
@@ -42,6 +43,7 @@ def probe(descriptor: int) -> Device:
         remote=kind in REMOTE,
         link_limit=LINK_LIMITS.get(kind, DEFAULT_LINK_LIMIT),
         pool=file_system_id(descriptor),
+        block_size=max(os.fstatvfs(descriptor).f_bsize, BLOCK) if dedupes else BLOCK,
     )
 
 
