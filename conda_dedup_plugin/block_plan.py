@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from .model import Device, Extent, Inode, InodeKey, Scope
 
-#: Finds the runs (offset, length in bytes) of blocks of this size, within extents of the first inode, that the
+#: Finds the runs (offset, length in bytes) of blocks of a size, within extents of the first inode, that the
 #: second one has as well.
 Compare: TypeAlias = "Callable[[Inode, Inode, Sequence[Extent], int], list[tuple[int, int]]]"
 #: An inode is compared with so many others at most.

@@ -43,9 +43,8 @@ class BlockReader:
         try:
             second = open_inode(self._scope, other, self._directories)
             try:
-                for extent in extents:
-                    end = min(extent.logical + extent.length, one.size)
-                    runs += _runs(first, second, extent.logical, end, block)
+                for start, end in _ranges(extents):
+                    runs += _runs(first, second, start, min(end, one.size), block)
             finally:
                 os.close(second)
         except OSError:
@@ -54,6 +53,18 @@ class BlockReader:
             os.close(first)
             self._directories.trim()
         return runs
+
+
+def _ranges(extents: Sequence[Extent]) -> list[tuple[int, int]]:
+    """Return where in the file extents lie, as (start, end), neighbours merged."""
+    ranges: list[tuple[int, int]] = []
+    for extent in extents:
+        end = extent.logical + extent.length
+        if ranges and ranges[-1][1] == extent.logical:
+            ranges[-1] = (ranges[-1][0], end)
+        else:
+            ranges.append((extent.logical, end))
+    return ranges
 
 
 def _runs(first: int, second: int, start: int, end: int, block: int) -> Iterator[tuple[int, int]]:
