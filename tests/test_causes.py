@@ -196,7 +196,7 @@ def test_every_cause_at_once(world: World, shm_dir: Path) -> None:
     for make, *_ in MAKE:
         make(world, shm_dir)
     document, text = report(world, shm_dir)
-    for cause in Cause:
+    for cause in set(Cause) - {Cause.PREFIX}:  # nothing but reflinks can share that
         found = document["by_cause"][cause.value]
         assert found["duplicate_bytes"] == sum(twice for _, each, twice, _ in MAKE if each is cause)
         assert found["freeable_bytes"] == sum(freeable for _, each, _, freeable in MAKE if each is cause)
@@ -323,7 +323,7 @@ def test_what_a_device_gains(device_dir: Path, device_kind: str, tmp_path: Path,
     assert planned == document["totals"]
     gained = names - inodes_of(*trees)
     assert document["totals"]["freeable_inodes"] == done["inodes_freed"] == gained
-    if device_kind not in ("btrfs", "tmpfs"):  # one has no number of inodes, the other counts names
+    if device_kind not in ("btrfs", "btrfs-zstd", "tmpfs"):  # one has no number of inodes, the other counts names
         assert used - used_inodes(device_dir) == gained
     methods = {method: found["inodes"] for method, found in done["by_method"].items()}
     if device_kind not in REFLINK_KINDS:

@@ -310,7 +310,7 @@ def test_yes(world: World) -> None:
     assert set(document["planned"]) == T
     assert document["planned"] == planned["planned"]
     done = document["done"]
-    assert set(done) == {"inodes", "bytes_freed", "inodes_freed", "by_method"}
+    assert set(done) == {"inodes", "bytes_freed", "inodes_freed", "by_method", "blocks"}
     assert done["by_method"] == {"hardlink": {"inodes": 2, "bytes_freed": done["bytes_freed"]}}
     assert done["bytes_freed"] == planned["planned"]["freeable_bytes"] > 100_000
     assert document["skipped"] == document["failed"] == document["warnings"] == []
@@ -332,7 +332,7 @@ def test_a_dry_run_is_the_plan_and_changes_nothing(world: World) -> None:
         assert everything(world.root) == before
         # what was read is remembered, nothing else
         assert [path.name for path in world.home.rglob("*") if path.is_file()] == ["digests.sqlite"]
-    assert document["done"] == {"inodes": 0, "bytes_freed": 0, "inodes_freed": 0, "by_method": {}}
+    assert document["done"] == {"inodes": 0, "bytes_freed": 0, "inodes_freed": 0, "by_method": {}, "blocks": []}
     assert document["skipped"] == document["failed"] == []
     shown, names = [], []
     *lines, summary = text.stdout.splitlines()
