@@ -106,7 +106,9 @@ def check_rattlers(doubled: Doubled, kind: str = "") -> None:
         assert free_bytes(lab.root) - free == pytest.approx(done["done"]["bytes_freed"], abs=MIB // 4)
     if by_reflink:
         assert set(done["done"]["by_method"]) == {"reflink"}
-        assert done["done"]["bytes_freed"] == LIBRARY_SIZE + MODULE_SIZE
+        size = LIBRARY_SIZE + MODULE_SIZE
+        freed = done["done"]["bytes_freed"]
+        assert freed == size or (kind == "btrfs-zstd" and freed < size)
     else:
         # rattler linked both environments to its cache: what is doubled was there once more, for all three
         assert set(done["done"]["by_method"]) == {"hardlink"}
