@@ -58,6 +58,20 @@ def channel(run_dir: Path) -> TestChannel:
 
 
 @pytest.fixture(scope="session")
+def real_channel() -> TestChannel:
+    """A channel of compiled packages with prefixes in binaries; see :mod:`tests.lab.real_packages`."""
+    needs("needs the package rattler", conda_wheel.importable("rattler"))
+    from tests.lab.channel import TestChannel
+    from tests.lab.real_packages import real_packages
+
+    try:
+        return TestChannel(real_packages())
+    except conda_wheel.Unavailable as error:
+        needs(str(error), False)
+        raise
+
+
+@pytest.fixture(scope="session")
 def conda_below() -> Path:
     """The Python with the conda under test, not to be changed: ``CONDA_DEDUP_TEST_CONDA`` or the oldest."""
     try:

@@ -81,7 +81,7 @@ def oldest_conda() -> Path:
     """The Python of a cached virtual environment with conda 24.7.1, made now if need be."""
     python = supported_python()
     version = _ask(python, "import platform; print(platform.python_version())")
-    folder = _cache() / f"conda-{CONDA}-{CONDA_LOCK}-python-{version}-{LAYOUT}"
+    folder = cache_dir() / f"conda-{CONDA}-{CONDA_LOCK}-python-{version}-{LAYOUT}"
     once(folder, lambda: _make_conda(python, folder))
     return folder / "bin/python"
 
@@ -217,12 +217,13 @@ def _dependencies(python: Path, wheel: Path) -> Path:
     required = sorted(line for line in lines if "extra ==" not in line)
     version = _ask(python, "import sys; print('%d.%d' % sys.version_info[:2])")
     key = hashlib.sha256("\n".join(required).encode()).hexdigest()[:16]
-    folder = _cache() / f"dependencies-{key}-python-{version}-{LAYOUT}"
+    folder = cache_dir() / f"dependencies-{key}-python-{version}-{LAYOUT}"
     once(folder, lambda: _pip("--python", python, "install", "--target", folder, *required))
     return folder
 
 
-def _cache() -> Path:
+def cache_dir() -> Path:
+    """Where what was made for one run stays for others."""
     return Path(platformdirs.user_cache_dir("conda-dedup-plugin-tests", appauthor=False))
 
 
