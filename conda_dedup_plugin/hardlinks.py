@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from .model import Hazard, Reason
 from .policy import HARDLINK_REFUSED, loader_sensitive, takes_any_mtime
+from .reflinks import reflink_refused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -87,15 +88,16 @@ class HardlinkRules:
     def keeper_rank(self, inode: Inode) -> tuple[object, ...]:
         """Sort key: the best keeper first.
 
-        A conda cache's inode, another cache's, one that cannot be replaced anyway, the one with the
-        most names, the oldest; the key makes the order a total one.
+        A conda cache's inode, another cache's, one that cannot be replaced anyway, or not even get other
+        extents, the one with the most names, the oldest; the key makes the order a total one.
         """
         trees = self._scope.trees_of(inode)
         cache = (
             0 if any(tree.is_conda_cache for tree in trees) else 1 if any(t.is_cache for t in trees) else 2
         )
         movable = self.immovable(inode) is None
-        return (cache, movable, -inode.nlink, inode.mtime_ns, inode.key)
+        changeable = reflink_refused(inode, self._scope, self._options) is None
+        return (cache, movable, changeable, -inode.nlink, inode.mtime_ns, inode.key)
 
     def immovable(self, inode: Inode) -> Reason | None:
         """Why no name of ``inode`` may be given to any keeper, if so."""
