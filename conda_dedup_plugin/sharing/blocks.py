@@ -81,7 +81,7 @@ def _outside(extents: Sequence[Extent], runs: Sequence[tuple[int, int]], size: i
     for extent in extents:
         start, end = extent.logical, min(extent.logical + extent.length, size)
         for offset, length in runs:
-            if start <= offset < end:
+            if offset < end and offset + length > start:  # it may go on from extent to extent
                 if offset > start:
                     rest.append((start, offset - start))
                 start = offset + length
