@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from .candidates import content_key
 from .causes import Causes
 from .hardlinks import HardlinkRules
-from .layouts import BLOCK, in_blocks, packed_bytes, total
+from .layouts import BLOCK, common_bytes, in_blocks, packed_bytes, total
 from .model import Cause, Hazard, Method, MethodChoice
 from .plan import Group, Held, PlanOptions, Share
 from .reflinks import reflink_refused
@@ -94,7 +94,9 @@ class BlockPlanner:
             equal = self._compare(inode, group.keeper, own, self._devices[inode.key.device].block_size)
             same = not _builds(inode).isdisjoint(_builds(group.keeper))
             runs = [(offset, length) for offset, length in equal if length >= least]
-            if not runs or (not same and 2 * sum(length for _, length in equal) < total(own)):
+            # what they have in common already is equal, too
+            alike = sum(length for _, length in equal) + _common(inode, group.keeper)
+            if not runs or (not same and 2 * alike < total(inode.layout.extents)):
                 continue
             freed = self._gain(inode, own, runs)
             if freed < least:
@@ -127,3 +129,9 @@ class BlockPlanner:
 def _builds(inode: Inode) -> set[tuple[str, ...]]:
     # by build alone: rattler's caches do not say which archive they are from
     return {name.claim.dist[:4] for name in inode.names if name.claim}
+
+
+def _common(inode: Inode, other: Inode) -> int:
+    if inode.layout is None or other.layout is None:
+        return 0
+    return common_bytes(inode.layout, other.layout)
