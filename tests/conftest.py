@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 from tests.lab import conda_wheel, needs
-from tests.lab.mounts import KINDS, mounted_file_system
+from tests.lab.mounts import KINDS, REFLINK_KINDS, mounted_file_system
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from tests.lab.channel import TestChannel
+    from tests.lab.patched import Bench
     from tests.lab.world import CondaLab
 
 MIB = 1 << 20
@@ -161,4 +162,23 @@ def device_dir(device_kind: str, mounted: Callable[..., Path]) -> Iterator[Path]
     """A fresh directory on a file system of each kind in turn."""
     folder = Path(tempfile.mkdtemp(dir=mounted(device_kind)))
     yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(params=[pytest.param(kind, marks=pytest.mark.filesystems) for kind in REFLINK_KINDS])
+def bench(
+    request: pytest.FixtureRequest,
+    mounted: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Bench]:
+    """A fresh directory on each file system whose files share extents; see :mod:`tests.lab.patched`."""
+    from tests.lab.patched import Bench
+
+    for name in ("HOME", "XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+    point = mounted(request.param)
+    folder = Path(tempfile.mkdtemp(dir=point))
+    folder.chmod(0o755)
+    yield Bench(folder, point, request.param)
     shutil.rmtree(folder)
