@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
 from conda_dedup_plugin.demo.packages import PLACEHOLDER
 from tests.lab.real_packages import PREFIXED, PYTHON, TERMINAL
-from tests.lab.world import CondaLab
+from tests.lab.real_pair import Pair, make_pair
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,8 +19,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.integration
 
 BLOCK = 4096
-#: What an environment's Python says of itself. It finds its library, its certificates and a terminal by
-#: prefixes in three binaries.
+#: What an environment's Python says of itself. It knows its own place, but certificates and terminals are
+#: looked for by the prefixes in libcrypto and libtinfow.
 ASK = f"""
 import _curses, _hashlib, _ssl, curses, json, re, ssl, sys, sysconfig
 curses.setupterm({TERMINAL!r})
@@ -42,34 +41,6 @@ print(json.dumps({{
 """
 
 
-@dataclass(frozen=True)
-class Pair:
-    """Two environments of the same packages, and what these were in the cache."""
-
-    lab: CondaLab
-    short: Path
-    long: Path
-    cache: Path
-
-    @property
-    def prefixes(self) -> tuple[Path, Path]:
-        return self.short, self.long
-
-    def cached(self, package: str) -> Path:
-        """The directory of a package in the cache."""
-        (found,) = (path.parent.parent for path in self.cache.glob(f"{package}-*/info/index.json"))
-        return found
-
-    def binaries(self) -> list[tuple[str, Path]]:
-        """Each binary with the prefix in it: its path, and the original in the cache."""
-        return [
-            (original.relative_to(self.cached(package)).as_posix(), original)
-            for package, patterns in PREFIXED.items()
-            for pattern in patterns
-            for original in self.cached(package).glob(pattern)
-        ]
-
-
 @pytest.fixture(scope="module", params=["conda", "rattler"])
 def pair(
     request: pytest.FixtureRequest,
@@ -77,17 +48,7 @@ def pair(
     conda_python: Path,
     real_channel: TestChannel,
 ) -> Pair:
-    root = tmp_path_factory.mktemp("real")
-    # there is no pip in the channel
-    lab = CondaLab(root / "lab", conda_python, real_channel, settings={"add_pip_as_python_dependency": False})
-    short, long = root / "a", root / "an-environment-of-a-long-name"
-    for prefix in (short, long):
-        if request.param == "conda":
-            lab.conda("create", "--prefix", prefix, "python")
-        else:
-            lab.rattler(prefix, "python")
-    cache = lab.pkgs_dirs[0] if request.param == "conda" else lab.rattler_cache / "pkgs"
-    return Pair(lab, short, long, cache)
+    return make_pair(tmp_path_factory.mktemp("real"), conda_python, real_channel, request.param)
 
 
 def test_each_environment_runs_and_finds_its_own_files(pair: Pair) -> None:
