@@ -332,7 +332,13 @@ def test_a_dry_run_is_the_plan_and_changes_nothing(world: World) -> None:
         assert everything(world.root) == before
         # what was read is remembered, nothing else
         assert [path.name for path in world.home.rglob("*") if path.is_file()] == ["digests.sqlite"]
-    assert document["done"] == {"inodes": 0, "bytes_freed": 0, "inodes_freed": 0, "by_method": {}, "blocks": []}
+    assert document["done"] == {
+        "inodes": 0,
+        "bytes_freed": 0,
+        "inodes_freed": 0,
+        "by_method": {},
+        "blocks": [],
+    }
     assert document["skipped"] == document["failed"] == []
     shown, names = [], []
     *lines, summary = text.stdout.splitlines()
