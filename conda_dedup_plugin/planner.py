@@ -149,7 +149,7 @@ class _Planner:
         for inode, keeper in zip(unit, keepers, strict=True):
             freed, certain = holders.give_up(inode, keeper)
             hazard = inode.hazard if method.shares_extents else max(inode.hazard, keeper.hazard)
-            cause = self._causes.of(inode, keeper)
+            cause = self._causes.of(unit[0], keeper)  # the bytes are those of all of them
             group.shares.append(Share(inode, keeper, method, hazard, freed, cause=cause, certain=certain))
 
     # -- hard links -------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.filesystems]
 #: What every package manager writes anew for an environment, and nobody may share.
 OWN = ("conda-meta/",)
 #: Packages of which files are patched, or there twice in one.
-NOT_AS_THEY_ARE = {"prefixed", "same-library"}
+NOT_AS_THEY_ARE = {"prefixed", "same-library", "pip"}
 #: The size of an inode of XFS, unless it was made otherwise.
 XFS_INODE = 512
 
