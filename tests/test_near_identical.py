@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from conda_dedup_plugin.sharing.extents import layout_of
+from tests.lab.channel import PREFIXED_BINARY
 from tests.lab.invariants import assert_unchanged, free_bytes, snapshot
 from tests.lab.mounts import REFLINK_KINDS
 from tests.lab.real_packages import PYTHON
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.conftest import MakeLab
     from tests.lab.channel import TestChannel
 
 pytestmark = [pytest.mark.integration, pytest.mark.filesystems]
@@ -168,3 +170,23 @@ def test_fresh_environments_of_rattler_hold_nothing_twice(
     assert report["totals"]["apparent_bytes"] > 2 * report["totals"]["disk_bytes"]
     assert dedup(lab, tmp_path, "apply", "--yes", *search)["done"]["inodes"] == 0
     shutil.rmtree(lab.root)
+
+
+@pytest.mark.parametrize("kind", REFLINK_KINDS)
+def test_what_conda_patches_is_shared_by_itself(
+    mounted: Callable[..., Path], conda_lab: MakeLab, kind: str
+) -> None:
+    """The automatic run finds the original in the cache, and each environment runs its own."""
+    root = mounted(kind) / "automatic"
+    root.mkdir()
+    lab = conda_lab(root=root, with_plugin=True)
+    for name in ("one", "another-one"):
+        said = lab.conda("create", "--name", name, "prefixed").stderr
+        assert "freed" in said
+        binary = lab.env_path(name) / PREFIXED_BINARY
+        assert str(lab.env_path(name)).encode() in binary.read_bytes()
+        (original,) = lab.pkgs_dirs[0].glob(f"prefixed-*/{PREFIXED_BINARY}")
+        own = places(lab.env_path(name)) - places(lab.pkgs_dirs[0])
+        # what differs, and a script
+        assert sum(size for _, size in own) < 0.2 * original.stat().st_size
+    shutil.rmtree(root)
