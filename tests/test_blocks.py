@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import mmap
 import os
+import random
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from conda_dedup_plugin.apply import apply_plan
+from conda_dedup_plugin.engine import Analysis, analyse
+from conda_dedup_plugin.journal import Journal
 from conda_dedup_plugin.kinds import Reason
+from conda_dedup_plugin.plan import PlanOptions
+from conda_dedup_plugin.sharing import blocks as sharing_blocks
+from conda_dedup_plugin.sharing import reflink
+from conda_dedup_plugin.sharing.reflink import dedupe
 from tests.lab.invariants import State, assert_unchanged, directories, snapshot
 from tests.lab.patched import (
     DIFFERENT_BLOCKS,
@@ -20,9 +32,12 @@ from tests.lab.patched import (
     Bench,
     extents,
     layout,
+    marked,
     noise,
+    syncfs,
 )
 from tests.lab.shares import leftovers
+from tests.lab.steps import changing_steps, count_steps, run_and_kill, run_with
 
 BLOCK = 4096
 #: What a file system may want or give back besides, for its own books.
@@ -472,3 +487,301 @@ def test_writing_in_place_is_seen_nowhere_else(bench: Bench, at: int) -> None:
         after = snapshot(bench.root)
         changed = [name for name, state in after.items() if state.content != before[name].content]
         assert changed == [str(path)]
+
+
+# -- what goes wrong --------------------------------------------------------------------------------------
+
+#: A package of two small binaries, with one block each that differs.
+SMALL = {f"lib/lib{number}.so": marked(noise(20 + number, 24 * BLOCK), 10 * BLOCK) for number in range(2)}
+EDIT = b"an edit"
+#: Of the steps right before something changes so many, or all steps there are.
+ROUNDS = [pytest.param(8, id="some"), pytest.param(0, id="every", marks=pytest.mark.soak)]
+
+
+def small_world(bench: Bench) -> tuple[Path, Path]:
+    """A cache and one environment; returns the first file of each."""
+    cache = bench.forge.cache({DIST: SMALL})
+    prefix = bench.forge.environment("a", {DIST: SMALL})
+    return prefix / "lib/lib0.so", cache / "py-3-0/lib/lib0.so"
+
+
+def analysed(bench: Bench) -> Analysis:
+    return analyse(bench.forge.scope(), PlanOptions(euid=os.geteuid()))
+
+
+def edit(path: Path, offset: int) -> None:
+    """Write in place; size and modification time are as before."""
+    stat = path.stat()
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(EDIT)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def replace(path: Path, offset: int) -> None:
+    """Put another file in its place, which differs in one spot."""
+    data = bytearray(path.read_bytes())
+    data[offset : offset + len(EDIT)] = EDIT
+    new = path.with_name("new")
+    new.write_bytes(data)
+    shutil.copystat(path, new)
+    new.rename(path)
+
+
+def truncate(path: Path, offset: int) -> None:
+    os.truncate(path, offset)
+
+
+def remove(path: Path, offset: int) -> None:
+    path.unlink()
+
+
+@pytest.mark.parametrize("when", ["before", "first", "last"])
+@pytest.mark.parametrize("which", ["duplicate", "keeper"])
+@pytest.mark.parametrize("what", [edit, replace, truncate, remove])
+def test_a_file_that_changes_between_plan_and_deed(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, what: Any, which: str, when: str
+) -> None:
+    """Changed after it was looked at, or right before the kernel is asked for the first or last time."""
+    files = small_world(bench)
+    path = files[which == "keeper"]
+    analysis = analysed(bench)
+    runs = {id(share.duplicate): share.runs for share in analysis.plan.shares}
+    assert len(runs) == 2
+    asked: list[int] = []
+    last = (3 if bench.pins else 2) if when == "last" else 1
+    states: list[dict[str, State]] = []
+
+    def change() -> None:
+        what(path, 15 * BLOCK)
+        states.append(snapshot(bench.root))
+
+    def changing_first(*arguments: Any) -> None:
+        # the share of the second file is another one
+        if os.fstat(arguments[1]).st_ino == inode:
+            asked.append(1)
+            if len(asked) == last:
+                change()
+        dedupe(*arguments)
+
+    inode = files[0].stat().st_ino
+    if when == "before":
+        change()
+    else:
+        monkeypatch.setattr(sharing_blocks, "dedupe", changing_first)
+    free = bench.free()
+    applied = apply_plan(analysis, "test")
+    gain = bench.free() - free
+    assert applied.failed == []
+    assert len(states) == 1
+    after = snapshot(bench.root)
+    assert {name: state.content for name, state in states[0].items() if "conda-dedup" not in name} == {
+        name: state.content for name, state in after.items()
+    }
+    assert leftovers(bench.root) == []
+    reasons = set(applied.skipped)
+    assert reasons <= {
+        Reason.CHANGED, Reason.DIFFERENT, Reason.VANISHED, Reason.KEEPER_GONE, Reason.UNSUPPORTED
+    }  # fmt: skip
+    # whoever has the old inode open goes on with that; else the file is left alone
+    open_still = when != "before" and what in (replace, remove)
+    assert bool(reasons) != open_still
+    assert applied.inodes == (2 if open_still else 1)
+    assert applied.bytes_freed <= gain + METADATA
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_STATE_HOME", str(bench.point.parent / "state"))
+    if what is edit:  # what is still equal is shared by the next run
+        bench.apply()
+        assert {name: state.content for name, state in after.items()} == {
+            name: state.content for name, state in snapshot(bench.root).items()
+        }
+
+
+@pytest.mark.filesystems
+@pytest.mark.parametrize("kind", ["btrfs", "btrfs-zstd"])
+def test_no_room_for_what_differs(
+    mounted: Callable[..., Path], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It moves before the rest is shared: on a full btrfs nothing can be done, and nothing is."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    point = mounted(kind, 160 * MIB)
+    bench = Bench(point / "full", point, kind)
+    small_world(bench)
+    bench.free()
+    before = snapshot(bench.root)
+    where = {path: layout(Path(path)) for path in before}
+    fill(point / "ballast")
+    done = bench.apply()
+    assert done["done"]["inodes"] == done["done"]["bytes_freed"] == 0
+    assert [(found["reason"], found["inodes"]) for found in done["skipped"]] == [(Reason.NO_SPACE.value, 2)]
+    assert_same(before, bench)
+    assert {path: layout(Path(path)) for path in before} == where
+    (point / "ballast").unlink()
+    bench.free()
+    done, gain = gained(bench)
+    assert done["done"]["inodes"] == 2
+    assert done["done"]["bytes_freed"] == 2 * 23 * BLOCK
+    assert gain >= 2 * 23 * BLOCK - METADATA
+    assert_same(before, bench)
+    shutil.rmtree(bench.root)
+
+
+def fill(path: Path) -> None:
+    """Fill a file system to the last block, with what cannot be compressed."""
+    data = noise(99, MIB)
+    with path.open("wb", buffering=0) as file:
+        for size in (MIB, 64 * KIB, BLOCK):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(data[:size])
+                    if size < MIB:
+                        os.fsync(file.fileno())
+    syncfs(path.parent)
+
+
+def kills(rounds: int, worlds: Iterator[Bench]) -> list[int]:
+    """Steps of an apply: all, or some of those right before a change, evenly spread up to the last."""
+    if not rounds:
+        return list(range(1, count_steps(next(worlds).apply) + 1))
+    found = changing_steps(next(worlds).apply)
+    assert len(found) > 8, "the steps are not seen"
+    return [found[index * (len(found) - 1) // (rounds - 1)] for index in range(rounds)]
+
+
+def small_worlds(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """One small world after the other, on the same file system, each with a journal of its own."""
+    state = Path(os.environ["XDG_STATE_HOME"])
+    for number in itertools.count():
+        monkeypatch.setenv("XDG_STATE_HOME", str(state / str(number)))
+        inner = Bench(bench.root / str(number), bench.point, bench.kind)
+        small_world(inner)
+        yield inner
+        shutil.rmtree(inner.root)
+
+
+def assert_finished(world: Bench) -> None:
+    """The next run does what is left to do, and clears away what a former one left."""
+    world.apply()
+    assert leftovers(world.root) == []
+    assert world.report()["totals"]["duplicate_bytes"] == 0
+    journal = Journal.open()
+    assert journal.open_intents() == journal.left_stagings() == []
+    journal.close()
+
+
+@pytest.mark.parametrize("rounds", ROUNDS)
+def test_killed_at_any_step(bench: Bench, monkeypatch: pytest.MonkeyPatch, rounds: int) -> None:
+    worlds = small_worlds(bench, monkeypatch)
+    for step in kills(rounds, worlds):
+        world = next(worlds)
+        before = snapshot(world.root)
+        assert run_and_kill(world.apply, step) or rounds == 0
+        found = {path: state for path, state in snapshot(world.root).items() if path in before}
+        assert_unchanged(before, found)
+        assert_finished(world)
+        assert_same(before, world)
+        assert all(layout(path).shared for path in world.root.rglob("*.so")), step
+
+
+@pytest.mark.parametrize("rounds", ROUNDS)
+@pytest.mark.parametrize("where", ["envs/a", "pkgs/py-3-0"])
+def test_written_to_at_any_step(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, rounds: int, where: str
+) -> None:
+    """By somebody who has the file open: what is written stays, and comes up nowhere else."""
+    worlds = small_worlds(bench, monkeypatch)
+    for number, step in enumerate(kills(rounds, worlds)):
+        world = next(worlds)
+        path = world.root / where / "lib/lib0.so"
+        offset = (2, 10, 20)[number % 3] * BLOCK + 5
+        before = snapshot(world.root)
+        data = bytearray(path.read_bytes())
+        data[offset : offset + len(EDIT)] = EDIT
+        with path.open("r+b", buffering=0) as file:
+
+            def write(step: int, file: Any = file, offset: int = offset) -> None:
+                os.pwrite(file.fileno(), EDIT, offset)
+
+            run_with(world.apply, [step], write)
+            if rounds == 0:  # the last few may not be reached
+                write(step)
+        assert path.read_bytes() == data, step
+        changed = {
+            name for name, state in snapshot(world.root).items() if state.content != before[name].content
+        }
+        assert changed <= {str(path)}
+        world.apply()
+        assert path.read_bytes() == data, step
+        assert leftovers(world.root) == []
+
+
+@pytest.mark.parametrize(
+    "rounds", [pytest.param(40, id="some"), pytest.param(2000, id="many", marks=pytest.mark.soak)]
+)
+@pytest.mark.parametrize("how", ["pwrite", "mmap"])
+def test_a_writer_all_the_time(bench: Bench, monkeypatch: pytest.MonkeyPatch, how: str, rounds: int) -> None:
+    """Even where we do not see that a file changes, no byte of the writer's is lost or found elsewhere."""
+    monkeypatch.setattr(reflink, "as_planned", lambda *_: True)
+    path, _ = small_world(bench)
+    before = snapshot(bench.root)
+    size = path.stat().st_size
+    (answer, tell), (wait, stop) = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.close(stop)
+            os.set_blocking(wait, False)
+            write_all_the_time(path, size, how, wait, tell)
+        finally:
+            os._exit(0)
+    os.close(tell)
+    os.close(wait)
+    shared = 0
+    for _ in range(rounds):
+        analysis = analysed(bench)
+        applied = apply_plan(analysis, "test")
+        assert applied.failed == []
+        shared += applied.inodes == 2
+        with contextlib.suppress(FileNotFoundError):
+            bench.undo()
+    os.close(stop)
+    with os.fdopen(answer, "rb") as stream:
+        expected = stream.read()
+    os.waitpid(child, 0)
+    assert len(expected) == size
+    assert expected != SMALL["lib/lib0.so"]
+    assert path.read_bytes() == expected
+    after = snapshot(bench.root)
+    changed = {name for name, state in after.items() if state.content != before[name].content}
+    assert changed == {str(path)}
+    assert shared > 0, "the file that is written to was never shared"
+    assert leftovers(bench.root) == []
+
+
+def write_all_the_time(path: Path, size: int, how: str, wait: int, tell: int) -> None:
+    """Write here and there until ``wait`` is closed at its other end, then tell what there should be."""
+    chance = random.Random(1)
+    mirror = bytearray(path.read_bytes())
+    original = bytes(mirror)
+    offset = 0
+    with path.open("r+b", buffering=0) as file, mmap.mmap(file.fileno(), size) as mapping:
+
+        def write(new: bytes) -> None:
+            mirror[offset : offset + 8] = new
+            if how == "mmap":
+                mapping[offset : offset + 8] = new
+            else:
+                os.pwrite(file.fileno(), new, offset)
+
+        while True:
+            # in one place at a time it is not what it was: the rest can be shared
+            offset = chance.randrange(size - 8)
+            write(chance.randbytes(8))
+            try:
+                if os.read(wait, 1) == b"":
+                    break
+            except BlockingIOError:
+                pass
+            write(original[offset : offset + 8])
+    with os.fdopen(tell, "wb") as stream:
+        stream.write(mirror)
