@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import subprocess
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
@@ -15,6 +15,7 @@ from tests.lab.channel import PREFIXED_BINARY
 from tests.lab.invariants import assert_unchanged, free_bytes, snapshot
 from tests.lab.mounts import REFLINK_KINDS
 from tests.lab.real_packages import PYTHON
+from tests.lab.real_pair import make_pair
 from tests.lab.world import CondaLab
 from tests.test_apply import MIB, dedup
 from tests.test_lab import EVERYTHING
@@ -86,21 +87,13 @@ def test_the_second_costs_next_to_nothing(
     real_channel: TestChannel,
     tmp_path: Path,
     kind: str,
-    manager: str,
+    manager: Literal["conda", "rattler"],
 ) -> None:
     device = mounted(kind)
     root = device / manager
     before_all = used(device, kind)
-    lab = CondaLab(root / "lab", conda_python, real_channel, settings={"add_pip_as_python_dependency": False})
-    first, second = root / "one", root / "another-of-a-longer-name"
-    for prefix in (first, second):
-        if manager == "conda":
-            lab.conda("create", "--prefix", prefix, "python")
-        else:
-            lab.rattler(prefix, "python")
-        # Python compiles what it imports: that is no part of what was installed, and equal in both
-        shutil.rmtree(prefix / f"lib/python{PYTHON}/__pycache__", ignore_errors=True)
-    cache = lab.pkgs_dirs[0] if manager == "conda" else lab.rattler_cache / "pkgs"
+    pair = make_pair(root, conda_python, real_channel, manager)
+    lab, first, second, cache = pair.lab, pair.short, pair.long, pair.cache
     search = ("--no-discover", "-p", first, "-p", second, "--pkgs-dir", cache)
     os.sync()
     report = dedup(lab, tmp_path, "report", *search)
@@ -121,11 +114,8 @@ def test_the_second_costs_next_to_nothing(
 
     own, all_of_it = places(second) - places(first) - places(cache), places(first)
     assert sum(size for _, size in own) < 0.02 * sum(size for _, size in all_of_it)
-    report = dedup(lab, tmp_path, "report", *search)
-    assert report["totals"]["duplicate_bytes"] < MIB // 4
-    dedup(lab, tmp_path, "apply", "--yes", *search)
     totals = dedup(lab, tmp_path, "report", *search)["totals"]
-    assert totals["freeable_bytes"] == 0
+    assert totals["duplicate_bytes"] == 0
     # nothing else lies there but the laboratory's few files
     for name in ("home", "tmp"):
         shutil.rmtree(lab.root / name)
@@ -138,8 +128,8 @@ def test_the_second_costs_next_to_nothing(
         assert said["prefix"] == str(prefix)
         if manager == "conda":
             checked = lab.conda("doctor", "--prefix", prefix, "--verbose").stdout
-            assert "altered" in checked
-            assert not [line for line in checked.splitlines() if line.startswith("❌")]
+            for what in ("altered", "missing"):
+                assert f"There are no packages with {what} files" in checked
     library = f"lib/libpython{PYTHON}.so.1.0"
     kept, original = (second / library).read_bytes(), contents(cache)
     with (first / library).open("r+b") as file:
