@@ -71,7 +71,7 @@ class FileCounter:
             counted.files += 1
             counted.apparent_bytes += stat.st_size
             blocks = self._blocks_of(key, file)
-            if stat.st_nlink == 1:
+            if stat.st_nlink <= 1:  # none: it goes this very moment
                 counted.inodes += 1
                 counted.disk_bytes += blocks.plain
                 counted.private_bytes += blocks.plain
