@@ -69,7 +69,8 @@ class BlockPlanner:
         together: dict[str, list[Inode]] = {}
         for inode in sorted(inodes, key=self._rules.keeper_rank):
             device = self._devices[inode.key.device]
-            if device.reflink and inode.layout is not None and inode.layout.exact:
+            able = device.reflink and not inode.nodatacow
+            if able and inode.layout is not None and inode.layout.exact:
                 together.setdefault(device.pool, []).append(inode)
         found = (group for members in together.values() for group in self._groups(members))
         return [group for group in found if group.shares or group.held]

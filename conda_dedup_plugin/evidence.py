@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from .model import Hazard
 from .policy import HEAD_BYTES, is_native_head
-from .sharing.extents import layout_of
+from .sharing.extents import is_nodatacow, layout_of
 from .sharing.opening import Directories, open_inode, xattrs_of
 from .sharing.probe import probe
 
@@ -84,6 +84,7 @@ def _look(scope: Scope, inode: Inode, devices: dict[int, Device], directories: D
         inode.capabilities = _CAPABILITIES in inode.xattrs
         if devices[inode.key.device].reflink:
             inode.layout = layout_of(descriptor)
+            inode.nodatacow = is_nodatacow(descriptor)
         executable = inode.mode & 0o111 and inode.hazard in (Hazard.PACKAGE, Hazard.UNTRACKED)
         if executable and is_native_head(os.pread(descriptor, HEAD_BYTES, 0)):
             inode.hazard = Hazard.NATIVE

@@ -112,6 +112,7 @@ class Reason(enum.Enum):
     COPIES_ASKED = "independent copies were asked for"
     SHARED_OUTSIDE = "extents shared outside the scan"
     LINK_LIMIT = "link limit"
+    NO_COW = "not copied on write (chattr +C)"
     NO_BLOCKS = "smaller than a block, or kept inside the metadata"
     NO_SHARING = "no way of sharing on this device"
     # found when sharing

@@ -175,6 +175,8 @@ class Inode:
     #: The sha256 (raw) of its content where that was read; ``b""``: read far enough to know that no other
     #: file holds the same; None: it was not looked at.
     content: bytes | None = None
+    #: Never copied on write (``chattr +C`` on btrfs): such a file cannot share extents with any other.
+    nodatacow: bool = False
 
     @classmethod
     def of(cls, stat: os.stat_result) -> Inode:

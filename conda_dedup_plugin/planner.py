@@ -74,7 +74,7 @@ class _Planner:
     def _reach(self, inode: Inode) -> object:
         """Where its bytes may be shared: extents within a file system, names on a device alone."""
         device = self._devices[inode.key.device]
-        return device.pool or device.number if self._by_reflink(device) else device.number
+        return (device.pool or device.number, inode.nodatacow) if self._by_reflink(device) else device.number
 
     def _by_reflink(self, device: Device) -> bool:
         if self._options.reflink_only:
@@ -119,7 +119,8 @@ class _Planner:
         keeper, *others = units
         holders = Holders(units)
         if not self._on_keepers_device(group, keeper):
-            self._hold(group, keeper, Reason.OTHER_DEVICE)
+            apart = any(one.nodatacow for one in (keeper[0], group.keeper))
+            self._hold(group, keeper, Reason.NO_COW if apart else Reason.OTHER_DEVICE)
         for unit in others:
             if held_bytes(unit, keeper[0]) == 0 and unit[0].disk_bytes:
                 continue  # all of it lies where the keeper's bytes do

@@ -26,6 +26,8 @@ def reflink_refused(inode: Inode, scope: Scope, options: PlanOptions) -> Reason 
         return Reason.SETID
     if options.euid not in (0, inode.uid):
         return Reason.OTHER_OWNER
+    if inode.nodatacow:
+        return Reason.NO_COW
     if inode.size < BLOCK or (inode.layout is not None and not inode.layout.exact):
         return Reason.NO_BLOCKS
     return None

@@ -444,24 +444,33 @@ def rerecord(path: Path) -> None:
 
 
 def test_files_that_are_never_copied_on_write(bench: Bench) -> None:
-    """``chattr +C``: with one that is, such a file cannot share; with its like it can."""
+    """``chattr +C``: the kernel shares nothing between such a file and another one; nothing is claimed."""
     if not bench.pins:
         pytest.skip("only btrfs has such files")
     data = noise(8, MIB)
-    for name in ("one", "two", "three"):
+    for name in ("one", "two", "three", "four"):
         prefix = bench.root / "envs" / name
         (prefix / "lib").mkdir(parents=True)
-        if name != "one":
+        if name in ("one", "two"):
             subprocess.run(["chattr", "+C", prefix / "lib"], check=True)
-        bench.forge.environment(name, {DIST: {LIBRARY: data}})
+        bench.forge.environment(name, {DIST: {LIBRARY: data, "lib/libpython.so": FILES["lib/libpython.so"]}})
     before = snapshot(bench.root)
+    report = bench.report()
+    found = held(report)
+    assert found.keys() == {Reason.NO_COW.value}
+    assert found[Reason.NO_COW.value] == (2 * MIB, 2)
+    claimed = report["totals"]["freeable_bytes"]
+    assert 4 * MIB - 5 * BLOCK <= claimed < 4 * MIB
     free = bench.free()
     done = bench.apply()
-    gain = bench.free() - free
-    assert done["done"]["bytes_freed"] == pytest.approx(gain, abs=METADATA)
+    assert done["skipped"] == []
+    assert done["done"]["bytes_freed"] == claimed
+    assert bench.free() - free == pytest.approx(claimed, abs=METADATA)
     assert_unchanged(before, snapshot(bench.root))
-    if done["done"]["bytes_freed"] < 2 * MIB:
-        assert {found["reason"] for found in done["skipped"]} == {Reason.UNSUPPORTED.value}
+    report = bench.report()
+    assert (report["totals"]["freeable_bytes"], report["totals"]["held_bytes"]) == (0, 2 * MIB)
+    hard = bench.apply("--method", "hardlink")
+    assert hard["done"]["inodes"] >= 2
 
 
 # -- subvolumes -------------------------------------------------------------------------------------------

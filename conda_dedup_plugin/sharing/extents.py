@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import struct
+import sys
 from typing import TYPE_CHECKING
 
 from ..model import Extent, Layout
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _FIEMAP = 0xC020660B
+#: _IOR('f', 1, long), though it is an int that is written
+_FS_IOC_GETFLAGS = 0x80006601 | struct.calcsize("l") << 16
+_NOCOW = 0x00800000
 _HEADER = struct.Struct("=QQIIII")
 _EXTENT = struct.Struct("=QQQQQIIII")
 #: So many extents are asked for at first, which is all that most files have; then so many at once.
@@ -24,6 +28,16 @@ _LAST = 0x1
 _INEXACT = 0x2 | 0x4 | 0x100 | 0x200 | 0x400
 _ENCODED = 0x8
 _SHARED = 0x2000
+
+
+def is_nodatacow(descriptor: int) -> bool:
+    """Whether the file open as ``descriptor`` is never copied on write, and shares with no other that is."""
+    buffer = bytearray(struct.calcsize("l"))
+    try:
+        ioctl(descriptor, _FS_IOC_GETFLAGS, buffer)
+    except OSError:
+        return False
+    return bool(int.from_bytes(buffer[:4], sys.byteorder) & _NOCOW)
 
 
 def layout_of(descriptor: int) -> Layout | None:
