@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conda_dedup_plugin.apply import apply_plan
 from conda_dedup_plugin.engine import Analysis, analyse
 from conda_dedup_plugin.journal import Journal
 from conda_dedup_plugin.kinds import Reason
+from conda_dedup_plugin.layouts import Extent
 from conda_dedup_plugin.plan import PlanOptions
 from conda_dedup_plugin.sharing import blocks as sharing_blocks
 from conda_dedup_plugin.sharing import reflink
@@ -275,6 +278,44 @@ def test_wheels_of_two_versions(bench: Bench) -> None:
     assert_same(before, bench)
 
 
+def test_two_versions_in_two_environments_each(bench: Bench) -> None:
+    """Equal files are shared as a whole, and one of each version by blocks, whatever comes first."""
+    one, other = mixed(17, 200 * BLOCK, (0, 80), (100, 100))
+    for name, version, data in (("a", "1", one), ("b", "1", one), ("c", "2", other), ("d", "2", other)):
+        prefix = bench.forge.environment(name, {})
+        bench.forge.wheel(prefix, "thing", version, {"thing/_core.so": data})
+    before = snapshot(bench.root)
+    expected = 2 * 200 * BLOCK + 180 * BLOCK
+    assert bench.report()["totals"]["freeable_bytes"] == expected
+    done, gain = gained(bench)
+    methods = {method: found["inodes"] for method, found in done["done"]["by_method"].items()}
+    assert methods == {"reflink": 2, "blocks": 1}
+    assert done["done"]["bytes_freed"] == expected
+    assert gain == pytest.approx(expected, abs=METADATA)
+    assert_same(before, bench)
+    assert bench.planned() == []
+
+
+def test_a_file_with_two_names(bench: Bench) -> None:
+    """It is counted and shared once, wherever its other name is."""
+    files = {BINARY: FILES[BINARY]}
+    bench.forge.cache({DIST: files})
+    inside, outside = (bench.forge.environment(name, {DIST: files}) for name in ("a", "bb"))
+    os.link(inside / BINARY, inside / "lib/again.so")
+    outer = bench.root.parent / f"{bench.root.name}-again.so"
+    os.link(outside / BINARY, outer)
+    try:
+        before = snapshot(bench.root, outer)
+        claimed = bench.report()["totals"]["freeable_bytes"]
+        assert claimed == 2 * (3 * MIB - DIFFERENT_BLOCKS[BINARY] * BLOCK)
+        done, gain = gained(bench)
+        assert done["done"]["bytes_freed"] == claimed
+        assert gain == pytest.approx(claimed, rel=0.01)
+        assert_unchanged(before, snapshot(bench.root, outer))
+    finally:
+        outer.unlink()
+
+
 # -- runs -------------------------------------------------------------------------------------------------
 
 
@@ -313,6 +354,46 @@ def test_neighbouring_equal_blocks_are_one_run(bench: Bench) -> None:
     done = bench.apply()
     assert [said["extents_after"] for said in done["done"]["blocks"]] == [2]
     assert sorted(extents(path) for path in paths) == [1, 2]
+
+
+def test_a_file_that_is_equal_as_a_whole_may_be_short(bench: Bench) -> None:
+    """It is two blocks long: no file is broken into pieces by that."""
+    paths = two(bench, noise(16, 2 * BLOCK), noise(16, 2 * BLOCK))
+    assert [share["method"] for share in bench.planned()] == ["reflink"]
+    done = bench.apply()
+    assert done["done"]["bytes_freed"] == 2 * BLOCK
+    assert [extents(path) for path in paths] == [1, 1]
+
+
+#: Extents of a file as (hole before, length), and runs as (gap before, length), in blocks.
+PIECES = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 8)), max_size=6)
+
+
+@given(PIECES, PIECES, st.integers(0, 40), st.integers(0, BLOCK - 1))
+def test_what_lies_outside_of_runs(pieces, gaps, blocks, tail):
+    """However a run goes from extent to extent: no byte of a run moves aside, and every other byte does."""
+
+    def placed(spans):
+        at, found = 0, []
+        for gap, length in spans:
+            found.append(((at + gap) * BLOCK, length * BLOCK))
+            at += gap + length
+        return found
+
+    size = blocks * BLOCK + tail
+    held_by = [Extent(at, 1000 * BLOCK + at, length) for at, length in placed(pieces) if at < size]
+    runs = [(at, min(length, size - at)) for at, length in placed(gaps) if at < size]
+    found = sharing_blocks._outside(held_by, runs, size)
+    # each place in steps of a block, and the last byte of the file
+    places = [*range(0, size, BLOCK), size - 1]
+
+    def covers(spans, place):
+        return sum(at <= place < at + length for at, length in spans)
+
+    for place in places if size else []:
+        inside = covers([(extent.logical, extent.length) for extent in held_by], place)
+        assert covers(found, place) == (inside and not covers(runs, place))
+    assert all(length > 0 and at + length <= size for at, length in found)
 
 
 @pytest.mark.parametrize("size", ["100", "0", "-1", "4095"])
