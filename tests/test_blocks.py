@@ -24,6 +24,7 @@ from conda_dedup_plugin.layouts import Extent
 from conda_dedup_plugin.plan import PlanOptions
 from conda_dedup_plugin.sharing import blocks as sharing_blocks
 from conda_dedup_plugin.sharing import reflink
+from conda_dedup_plugin.sharing.outcome import SkipError
 from conda_dedup_plugin.sharing.reflink import dedupe
 from tests.lab.invariants import State, assert_unchanged, directories, snapshot
 from tests.lab.patched import (
@@ -34,9 +35,11 @@ from tests.lab.patched import (
     MIB,
     Bench,
     extents,
+    half_noise,
     layout,
     marked,
     noise,
+    reflink_copy,
     syncfs,
 )
 from tests.lab.shares import leftovers
@@ -427,6 +430,70 @@ def test_the_end_of_a_file(bench: Bench, equal: bool) -> None:
     first, second = (layout(path).extents[-1] for path in paths)
     assert (first.physical + first.length == second.physical + second.length) == equal
     assert_same(before, bench)
+
+
+# -- by chance --------------------------------------------------------------------------------------------
+
+
+def by_chance(bench: Bench, chance: random.Random) -> None:
+    """Up to four builds of one package in environments; some blocks are shared before, or outside."""
+    size = chance.randrange(20, 80) * BLOCK + chance.choice([0, 1, 777, BLOCK - 1])
+    make = chance.choice([noise, half_noise])
+    base = make(chance.randrange(1000), size)
+    files = []
+    for number in range(chance.randrange(2, 5)):
+        data = bytearray(base)
+        for _ in range(chance.randrange(4)):
+            at, count = chance.randrange(size // BLOCK) * BLOCK, chance.randrange(1, 20) * BLOCK
+            run = slice(at, min(at + count, size))
+            data[run] = noise(chance.randrange(1000), run.stop - run.start)
+        dist = ("p", "1", str(chance.randrange(2)))
+        if number == 0 and chance.random() < 0.5:
+            files.append(bench.forge.cache({dist: {BINARY: bytes(data)}}) / "-".join(dist) / BINARY)
+        else:
+            files.append(bench.forge.environment(f"e{number}", {dist: {BINARY: bytes(data)}}) / BINARY)
+    syncfs(bench.point)
+    for _ in range(chance.randrange(3)):
+        keeper, duplicate = chance.sample(files, 2)
+        at, count = chance.randrange(size // BLOCK) * BLOCK, chance.randrange(1, 20) * BLOCK
+        if chance.random() < 0.2:
+            reflink_copy(keeper, bench.root / f"outside-{chance.random()}")
+            continue
+        with keeper.open("rb") as source, duplicate.open("rb") as target, contextlib.suppress(SkipError):
+            dedupe(source.fileno(), target.fileno(), min(count, size - at), at)
+
+
+@pytest.mark.parametrize(
+    "seeds", [pytest.param(range(8), id="some"), pytest.param(range(2000), id="many", marks=pytest.mark.soak)]
+)
+def test_whatever_is_equal(bench: Bench, seeds: range) -> None:
+    """What is claimed is freed, unless it is said to be uncertain; and undo undoes.
+
+    A file gets blocks of one other in a run, and may find more in another one by the next.
+    """
+    for seed in seeds:
+        chance = random.Random(seed)
+        inner = Bench(bench.root / str(seed), bench.point, bench.kind)
+        by_chance(inner, chance)
+        least = chance.choice([BLOCK, 4 * BLOCK, 10 * BLOCK])
+        words = ("--min-extent", least)
+        before = snapshot(inner.root)
+        for _ in range(5):
+            totals = inner.report(*words)["totals"]
+            if not inner.planned(*words):
+                break
+            done, gain = gained(inner, *words)
+            freed = done["done"]["bytes_freed"]
+            certain = totals["freeable_bytes"] - totals["uncertain_bytes"]
+            assert certain <= freed <= totals["freeable_bytes"], seed
+            assert freed <= gain + METADATA, seed
+            assert done["skipped"] == [], seed
+            assert_same(before, inner)
+        else:
+            raise AssertionError(f"{seed}: it never ends")
+        inner.undo()
+        assert_same(before, inner)
+        shutil.rmtree(inner.root)
 
 
 # -- refusals ---------------------------------------------------------------------------------------------
