@@ -11,6 +11,7 @@ import tarfile
 import zipfile
 from typing import IO, TYPE_CHECKING, Any
 
+from .files import READ
 from .sharing.copying import write_at
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _content(archive: str, member: str) -> Iterator[tuple[int, bytes]]:
 
 def _members(archive: str) -> Iterator[tuple[tarfile.TarInfo, IO[bytes] | None]]:
     # a fifo must keep nobody waiting
-    with open(os.open(archive, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+    with open(os.open(archive, READ), "rb") as file:
         if stat_module.S_ISREG(os.fstat(file.fileno()).st_mode):
             yield from _packed(archive, file)
 

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from .sharing.opening import Directories, open_inode
+from .sharing.system import pread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -84,8 +85,8 @@ def _runs(first: int, second: int, start: int, end: int, block: int) -> Iterator
 def _equal(first: int, second: int, start: int, end: int, block: int) -> Iterator[tuple[int, int]]:
     """Yield what is equal, in pieces."""
     while start < end:
-        one = os.pread(first, min(_CHUNK, end - start), start)
-        other = os.pread(second, len(one), start)
+        one = pread(first, min(_CHUNK, end - start), start)
+        other = pread(second, len(one), start)
         if not one or len(one) != len(other):
             return
         yield from _pieces(memoryview(one), memoryview(other), start, block)

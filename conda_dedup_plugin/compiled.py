@@ -15,6 +15,7 @@ from .digests import DigestCache, Known
 from .model import Hazard, Inode, Name
 from .sharing.bytecode import taken_apart
 from .sharing.opening import Directories, as_planned, open_inode
+from .sharing.system import lstat
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -86,7 +87,7 @@ def _unit(scope: Scope, tree: int, source: str, compiled: dict[str, Inode]) -> U
     root = scope.trees[tree].root
     below, _, name = source.rpartition("/")
     try:
-        stat = os.lstat(f"{root}/{source}")
+        stat = lstat(f"{root}/{source}")
         with os.scandir(f"{root}/{below}/__pycache__" if below else f"{root}/__pycache__") as entries:
             present = [entry.name for entry in entries]
     except OSError:

@@ -16,6 +16,7 @@ from .candidates import recorded_key
 from .digests import DigestCache, Known
 from .sharing.copying import digest_of
 from .sharing.opening import Directories, as_planned, open_inode
+from .sharing.system import pread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -182,8 +183,8 @@ def _read_one(
 
 
 def _ends_of(descriptor: int, inode: Inode) -> Known:
-    head = os.pread(descriptor, _END, 0)
-    tail = os.pread(descriptor, _END, max(inode.size - _END, _END))
+    head = pread(descriptor, _END, 0)
+    tail = pread(descriptor, _END, max(inode.size - _END, _END))
     ends = hashlib.blake2b(head + tail, digest_size=16).digest()
     return Known(ends, hashlib.sha256(head + tail).digest() if inode.size <= 2 * _END else b"")
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .layouts import BLOCK, CompressedSizes, shared_extents
 from .ledger import Ledger
-from .model import Extent, Inode, InodeKey, Name, Totals
+from .model import Extent, Inode, InodeKey, Name, Totals, disk_bytes_of
 from .policy import hazard_of
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class FileCounter:
         if self._layouts is not None:
             layout, pool = self._layouts.of(file)
         if layout is None:
-            found = Blocks(file.stat.st_blocks * 512)
+            found = Blocks(disk_bytes_of(file.stat))
         else:
             self.sizes.add(pool, layout)
             plain = sum(extent.length for extent in layout.unshared if not extent.encoded)

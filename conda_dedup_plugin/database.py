@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import sys
 import time
 from typing import TYPE_CHECKING
 
 from .errors import StateError
-from .sharing.linux import REMOTE, file_system
+from .sharing.system import REMOTE, file_system
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,23 +114,27 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def _is_remote(directory: Path) -> bool:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        return file_system(descriptor) in REMOTE
-    except OSError:
-        return False
-    finally:
-        os.close(descriptor)
+    if sys.platform == "win32":
+        return False  # SQLite itself leaves WAL alone where it cannot be had
+    else:
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            return file_system(descriptor) in REMOTE
+        except OSError:
+            return False
+        finally:
+            os.close(descriptor)
 
 
 def _unusable(path: Path, error: Exception) -> StateError:
     """Say what is wrong, and whose the file is if it is another user's."""
-    with contextlib.suppress(OSError, KeyError):
-        owner = path.stat().st_uid
-        if owner != os.geteuid():
-            import pwd
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError, KeyError):
+            owner = path.stat().st_uid
+            if owner != os.geteuid():
+                import pwd
 
-            return StateError(
-                f"the journal {str(path)!r} belongs to user {pwd.getpwuid(owner).pw_name!r} ({error})"
-            )
+                return StateError(
+                    f"the journal {str(path)!r} belongs to user {pwd.getpwuid(owner).pw_name!r} ({error})"
+                )
     return StateError(f"the journal {str(path)!r} cannot be used ({error})")

@@ -11,6 +11,7 @@ from .policy import HEAD_BYTES, is_native_head
 from .sharing.extents import is_nodatacow, layout_of
 from .sharing.opening import Directories, open_inode, xattrs_of
 from .sharing.probe import probe
+from .sharing.system import pread, refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -80,13 +81,15 @@ def _look(scope: Scope, inode: Inode, devices: dict[int, Device], directories: D
     except OSError:
         return False
     try:
+        if refused(os.fstat(descriptor)) is not None:
+            return False
         inode.xattrs = xattrs_of(descriptor)
         inode.capabilities = _CAPABILITIES in inode.xattrs
         if devices[inode.key.device].reflink:
             inode.layout = layout_of(descriptor)
             inode.nodatacow = is_nodatacow(descriptor)
         executable = inode.mode & 0o111 and inode.hazard in (Hazard.PACKAGE, Hazard.UNTRACKED)
-        if executable and is_native_head(os.pread(descriptor, HEAD_BYTES, 0)):
+        if executable and is_native_head(pread(descriptor, HEAD_BYTES, 0)):
             inode.hazard = Hazard.NATIVE
     except OSError:
         return False

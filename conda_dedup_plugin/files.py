@@ -6,7 +6,8 @@ import errno
 import os
 import stat
 
-_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+#: Binary, and nobody is waited for.
+READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
@@ -16,7 +17,7 @@ def read_regular(path: str, most: int, *, follow: bool = False, whole: bool = Fa
     OSError: it cannot be read, or it is no regular file (``EINVAL``; a symbolic link too, unless
     ``follow``), or with ``whole`` it is bigger (``EFBIG``).
     """
-    descriptor = os.open(path, _READ if follow else _READ | _NO_LINK)
+    descriptor = os.open(path, READ if follow else READ | _NO_LINK)
     try:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
@@ -27,3 +28,8 @@ def read_regular(path: str, most: int, *, follow: bool = False, whole: bool = Fa
             return stream.read(min(most, found.st_size + 1))  # it makes room for what it is asked for
     finally:
         os.close(descriptor)
+
+
+def real_path(path: str) -> str:
+    """Return the path without any link in it, with ``/`` between its components on every system."""
+    return os.path.realpath(path).replace(os.sep, "/")

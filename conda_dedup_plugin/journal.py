@@ -18,6 +18,7 @@ from . import __version__, database
 from .errors import StateError
 from .model import InodeKey, Method
 from .sharing.change import Bytecode, Change, Entry
+from .sharing.system import user
 from .state import is_running, process_identity, state_directory
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Journal:
         self.left.clear()
         self.write(
             "INSERT INTO run (id, started, command, process, uid, version) VALUES (?, ?, ?, ?, ?, ?)",
-            [(self.run, time.time(), command, process_identity(os.getpid()), os.getuid(), __version__)],
+            [(self.run, time.time(), command, process_identity(os.getpid()), user(), __version__)],
         )
         return self.run
 

@@ -52,6 +52,16 @@ class Layout(NamedTuple):
         return any(extent.encoded for extent in self.extents)
 
 
+def append(extents: list[Extent], found: Extent) -> None:
+    """Add an extent, merged with its neighbour: XFS splits one where part of it is shared."""
+    if extents and not found.encoded and not extents[-1].encoded:
+        logical, physical, length, _ = extents[-1]
+        if (logical + length, physical + length) == (found.logical, found.physical):
+            extents[-1] = Extent(logical, physical, length + found.length)
+            return
+    extents.append(found)
+
+
 def total(extents: Iterable[Extent]) -> int:
     """Return the length of extents together, in bytes."""
     return sum(extent.length for extent in extents)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from . import state
 from .errors import StateError
-from .model import STAGING_PREFIX, InodeKey
+from .model import NO_USER, STAGING_PREFIX, InodeKey
 from .sharing.compare import same_bytes
 from .sharing.opening import Directories, open_inode, open_name
+from .sharing.system import remove_directory, stat_at, unlink, user
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -107,12 +108,12 @@ def _remove_all(
 def _remove(left: Leftover, inventory: Inventory, directories: Directories) -> str:
     """Remove one; returns why it stays, if it does."""
     directory, name = directories.parent(left.root, left.path)
-    stat = os.stat(name, dir_fd=directory, follow_symlinks=False)
-    if stat.st_uid != os.geteuid():
+    stat = stat_at(name, directory)
+    if user() not in (NO_USER, stat.st_uid):
         return "it belongs to another user"
     if left.directory:
         with suppress(OSError):
-            os.rmdir(name, dir_fd=directory)
+            remove_directory(name, directory)
             return ""
         return "it is not empty"
     if not stat_module.S_ISREG(stat.st_mode):
@@ -125,7 +126,7 @@ def _remove(left: Leftover, inventory: Inventory, directories: Directories) -> s
                 return "no other file has its content; compare it with its neighbour, then remove one of them"
         finally:
             os.close(descriptor)
-    os.unlink(name, dir_fd=directory)
+    unlink(name, directory)
     return ""
 
 

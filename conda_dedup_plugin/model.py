@@ -6,6 +6,7 @@ to its root, with ``/`` between components, decoded with ``os.fsdecode``.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,6 +31,7 @@ __all__ = [
     "Manager",
     "Method",
     "MethodChoice",
+    "NO_USER",
     "Name",
     "Reason",
     "SCHEMA",
@@ -46,6 +48,10 @@ __all__ = [
 #: Set-user-id and set-group-id: files with either are never shared.
 SETID_BITS = 0o6000
 SCHEMA = 1
+#: In the place of a user, where files have no owner that could be compared (Windows).
+NO_USER = -1
+#: Where a file does not say what it takes (Windows), it is taken to be whole clusters of so many bytes.
+_CLUSTER = 4096
 #: Our staging directories begin so; they stand at the root of a tree, and only during a run.
 STAGING_PREFIX = ".conda-dedup-"
 
@@ -149,6 +155,14 @@ class InodeKey(NamedTuple):
     number: int
 
 
+def disk_bytes_of(stat: os.stat_result) -> int:
+    """Return what a file takes on its device."""
+    if sys.platform == "win32":
+        return -(-stat.st_size // _CLUSTER) * _CLUSTER
+    else:
+        return stat.st_blocks * 512
+
+
 @dataclass(slots=True)
 class Inode:
     """One inode of at least the minimal size, with every name of it that was seen."""
@@ -184,7 +198,7 @@ class Inode:
         return cls(
             key=InodeKey(stat.st_dev, stat.st_ino),
             size=stat.st_size,
-            disk_bytes=stat.st_blocks * 512,
+            disk_bytes=disk_bytes_of(stat),
             mode=stat.st_mode,
             uid=stat.st_uid,
             gid=stat.st_gid,
@@ -234,6 +248,10 @@ class Device:
     pool: str = ""
     #: Extents begin and end at multiples of so many bytes.
     block_size: int = 4096
+    #: Whether a reflink leaves the inode as it is; else a clone takes its place (macOS).
+    in_place: bool = True
+    #: Whether parts of files can be shared.
+    blocks: bool = True
 
     @property
     def pins_extents(self) -> bool:

@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING
 
 from .sharing.extents import layout_of
 from .sharing.probe import probe
+from .sharing.system import open_entry
 
 if TYPE_CHECKING:
     from .model import Device, Layout
     from .walking import Found
-
-_OPEN = (
-    os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
-)
 
 
 class Layouts:
@@ -32,7 +29,7 @@ class Layouts:
         if device is not None and device.certain and not device.reflink:
             return None, device.pool
         try:
-            descriptor = os.open(file.path.rpartition("/")[2], _OPEN, dir_fd=file.directory)
+            descriptor = open_entry(file.path.rpartition("/")[2], file.directory)
         except OSError:
             return None, ""
         try:

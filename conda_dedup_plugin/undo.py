@@ -16,6 +16,7 @@ from .model import Reason
 from .progress import Progress
 from .sharing.outcome import Outcome
 from .sharing.private import Privatizer
+from .sharing.system import free_bytes
 from .sharing.unshare import Unsharer
 from .undoing import Undoing, plan_all_links, plan_undo
 
@@ -45,9 +46,7 @@ def check_room(undoing: Undoing) -> None:
         where.setdefault(inode.key.device, undoing.scope.paths_of(inode)[0])
     for device, size in needed.items():
         with suppress(OSError):
-            numbers = os.statvfs(os.path.dirname(where[device]))
-            blocks = numbers.f_bavail if os.geteuid() else numbers.f_bfree
-            free = blocks * numbers.f_frsize
+            free = free_bytes(os.path.dirname(where[device]))
             wanted = size + size // _SPARE_PART + _SPARE
             if wanted > free:
                 raise DedupError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat as stat_module
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from .layouts import own_bytes
 from .records.conda_meta import read_dists
 from .sharing.opening import Directories
+from .sharing.system import open_directory, remove_directory, scan, unlink
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,11 +100,18 @@ def _remove(path: str) -> None:
     cache, _, package = path.rpartition("/")
     with Directories() as directories:
         parent, name = directories.parent(cache, package)
-        for _, folders, files, folder in os.fwalk(name, topdown=False, follow_symlinks=False, dir_fd=parent):
-            for entry in files:
-                os.unlink(entry, dir_fd=folder)
-            for entry in folders:
-                stat = os.stat(entry, dir_fd=folder, follow_symlinks=False)
-                remove = os.rmdir if stat_module.S_ISDIR(stat.st_mode) else os.unlink
-                remove(entry, dir_fd=folder)
-        os.rmdir(name, dir_fd=parent)
+        _empty(open_directory(name, parent, listed=True))
+        remove_directory(name, parent)
+
+
+def _empty(directory: int) -> None:
+    """Remove all that is in an open directory, and close it."""
+    try:
+        for entry in scan(directory):
+            if entry.is_dir(follow_symlinks=False):
+                _empty(open_directory(entry.name, directory, listed=True))
+                remove_directory(entry.name, directory)
+            else:
+                unlink(entry.name, directory)
+    finally:
+        os.close(directory)

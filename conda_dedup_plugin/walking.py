@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .environments import is_package_cache
 from .model import STAGING_PREFIX
-from .sharing.opening import open_root
+from .sharing.system import entry_stat, lstat, open_directory, open_root, scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from .model import Tree
-
-_DIRECTORY = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0)
 
 
 class Found(NamedTuple):
@@ -33,7 +31,7 @@ def listed_files(tree: Tree, paths: Iterable[str]) -> Iterator[Found]:
     """Yield those of ``paths`` in a tree that are regular files, with their lstat."""
     for path in paths:
         try:
-            stat = os.lstat(f"{tree.root}/{path}")
+            stat = lstat(f"{tree.root}/{path}")
         except OSError:
             continue
         if (stat.st_mode & 0o170000) == 0o100000:
@@ -43,7 +41,7 @@ def listed_files(tree: Tree, paths: Iterable[str]) -> Iterator[Found]:
 def walk(tree: Tree, roots: set[str], warnings: list[str]) -> Iterator[Found]:
     """Yield every regular file of ``tree``, depth first, with at most one descriptor a level open."""
     try:
-        descriptor = open_root(tree.root, _DIRECTORY)
+        descriptor = open_root(tree.root, listed=True)
     except OSError as exc:
         warnings.append(_unreadable(tree.root, exc))
         return
@@ -63,7 +61,7 @@ def walk(tree: Tree, roots: set[str], warnings: list[str]) -> Iterator[Found]:
             if f"{tree.root}/{path}" in roots or (not below and _is_foreign(tree, name)):
                 continue
             try:
-                descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
+                descriptor = open_directory(name, parent, listed=True)
             except FileNotFoundError:
                 continue
             except OSError as exc:
@@ -84,8 +82,7 @@ def _files(
     An environment inside another one is none of its files.
     """
     try:
-        with os.scandir(descriptor) as scanned:
-            entries = list(scanned)
+        entries = scan(descriptor)
     except OSError as exc:
         warnings.append(_unreadable(f"{tree.root}/{below}", exc))
         return
@@ -94,7 +91,7 @@ def _files(
     for entry in entries:
         try:
             if entry.is_file(follow_symlinks=False):
-                yield Found(below + entry.name, entry.stat(follow_symlinks=False), descriptor)
+                yield Found(below + entry.name, entry_stat(entry, descriptor), descriptor)
             elif entry.is_dir(follow_symlinks=False):
                 directories.append(entry.name)
         except FileNotFoundError:

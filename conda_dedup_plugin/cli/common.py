@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from ..layouts import BLOCK
 from ..model import Goal, MethodChoice
 from ..plan import MIN_EXTENT, PlanOptions
 from ..settings import Settings, always_copy, load
+from ..sharing.system import user
 from .bars import progress_for
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def plan_options(options: argparse.Namespace, settings: Settings) -> PlanOptions
     method = MethodChoice(options.method) if options.method else settings.method
     return PlanOptions(
         method=method,
-        euid=os.geteuid(),
+        euid=user(),
         include_cache=options.include_cache,
         override_frozen=options.override_frozen,
         same_layer=options.same_layer,

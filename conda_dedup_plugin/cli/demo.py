@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import os
 import shlex
 import sys
 from typing import TYPE_CHECKING, Any
@@ -72,9 +71,10 @@ def _show(home: Path, prog: str, say: Callable[[str], None] | None) -> dict[str,
     from ..model import SCHEMA
     from ..plan import PlanOptions
     from ..report import json, text
+    from ..sharing.system import user
 
     layer = is_overlay(home)
-    plan_options = PlanOptions(euid=os.geteuid(), same_layer=layer)
+    plan_options = PlanOptions(euid=user(), same_layer=layer)
     words = f"--no-discover --search {shlex.quote(str(home))}" + (" --same-layer" if layer else "")
 
     def look(verb: str) -> Analysis:

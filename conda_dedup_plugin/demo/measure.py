@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..model import disk_bytes_of
 from ..sharing.extents import layout_of
 from ..sharing.probe import probe
 
@@ -28,9 +29,9 @@ def disk_bytes(root: Path) -> int:
         if (found.st_dev, found.st_ino) in seen:
             continue
         seen.add((found.st_dev, found.st_ino))
-        extents = _extents(path) if stat.S_ISREG(found.st_mode) and found.st_blocks else []
+        extents = _extents(path) if stat.S_ISREG(found.st_mode) and disk_bytes_of(found) else []
         places += extents
-        total += 0 if extents else found.st_blocks * 512
+        total += 0 if extents else disk_bytes_of(found)
     end = 0
     for start, stop in sorted(places):
         total += max(0, stop - max(start, end))

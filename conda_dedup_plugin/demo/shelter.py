@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -33,7 +34,9 @@ _FOREIGN = (
     "XDG_",
     "VIRTUAL_ENV",
 )
-_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ENDINGS = [signal.SIGINT, signal.SIGTERM]
+if sys.platform != "win32":
+    _ENDINGS.append(signal.SIGHUP)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import errno
 import os
+import sys
 import time
 from collections import deque
 from contextlib import suppress
@@ -18,11 +19,11 @@ from ..model import Reason
 from .exchanges import Exchanger
 from .interrupts import deferred_interrupts
 from .job import Job, OpenFile, TaskT, changes, results
-from .linux import sync_file_system
 from .outcome import Outcome, SkipError, outcome_of_error
 from .sources import OpenSource
 from .staging import Swap
 from .stagings import Stagings
+from .system import flush, sync_file_system
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -200,7 +201,7 @@ class Batches(Exchanger[TaskT]):
             except OSError as exc:
                 if exc.errno == errno.ENOSYS:
                     for descriptor in {job.keeper.descriptor for job in jobs}:
-                        os.fsync(descriptor)
+                        flush(descriptor)
                     continue
                 for job in jobs:
                     job.outcome = outcome_of_error(job.old.inode, exc)
@@ -218,8 +219,9 @@ class Batches(Exchanger[TaskT]):
 
 def _most_descriptors() -> int:
     """A third of what may be open, for others in this process want some too."""
-    try:
-        import resource
-    except ImportError:
+    if sys.platform == "win32":
         return MOST_DESCRIPTORS
-    return min(MOST_DESCRIPTORS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3)
+    else:
+        import resource
+
+        return min(MOST_DESCRIPTORS, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3)

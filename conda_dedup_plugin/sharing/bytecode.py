@@ -14,6 +14,7 @@ from .copying import digest_of, write_at
 from .hardlink import Hardlinker
 from .opening import as_planned, open_inode, untouched
 from .outcome import SkipError
+from .system import pread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +74,7 @@ class BytecodeLinker(Hardlinker):
 def taken_apart(descriptor: int, source: str) -> pyc.Code:
     """Read compiled code and take it apart; SkipError: that cannot be done."""
     size = os.fstat(descriptor).st_size
-    code = pyc.take_apart(os.pread(descriptor, size, 0), source) if size <= MOST_BYTES else None
+    code = pyc.take_apart(pread(descriptor, size, 0), source) if size <= MOST_BYTES else None
     if code is None:
         raise SkipError(Reason.BYTECODE)
     return code

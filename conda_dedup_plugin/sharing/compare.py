@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from .system import pread
 
 _FIRST = 64 * 1024
 _CHUNK = 1024 * 1024
@@ -13,8 +13,8 @@ def same_bytes(first: int, second: int, size: int) -> bool:
     offset = 0
     while offset < size:
         wanted = min(_FIRST if offset == 0 else _CHUNK, size - offset)
-        one = os.pread(first, wanted, offset)
-        if len(one) == 0 or one != os.pread(second, len(one), offset):
+        one = pread(first, wanted, offset)
+        if len(one) == 0 or one != pread(second, len(one), offset):
             return False
         offset += len(one)
     return True

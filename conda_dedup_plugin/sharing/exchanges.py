@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import abc
 import errno
-import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Generic
 
@@ -15,9 +14,9 @@ from ..model import Reason
 from . import leases
 from .job import Job, OpenFile, TaskT, is_old, written
 from .leases import Lease
-from .linux import link_descriptor
 from .opening import Directories
 from .outcome import Outcome, SkipError, outcome_of_error
+from .system import link_descriptor, stat_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,7 +87,7 @@ class Exchanger(abc.ABC, Generic[TaskT]):
         except OSError:
             swap.staging.drop(swap.staged, keeper.inode.key)
             raise
-        if not is_old(os.stat(swap.staged, dir_fd=swap.staging.descriptor, follow_symlinks=False), old):
+        if not is_old(stat_at(swap.staged, swap.staging.descriptor), old):
             # somebody put another file there at the last moment, or changed the mode of the old one
             raise SkipError(Reason.CHANGED)
 

@@ -7,8 +7,12 @@ import struct
 import sys
 from typing import TYPE_CHECKING
 
+from ..layouts import append
 from ..model import Extent, Layout
-from .linux import ioctl
+from .system import ioctl
+
+if sys.platform != "linux":
+    from .system import layout
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +49,13 @@ def layout_of(descriptor: int) -> Layout | None:
 
     What is still to be written is written first. What is kept inside the metadata has no extent.
     """
+    if sys.platform == "linux":
+        return _layout(descriptor)
+    else:
+        return layout(descriptor)
+
+
+def _layout(descriptor: int) -> Layout | None:
     extents: list[Extent] = []
     own: list[Extent] = []
     shared, exact = False, True
@@ -54,26 +65,16 @@ def layout_of(descriptor: int) -> Layout | None:
                 exact = False
                 continue
             found = Extent(logical, physical, length, bool(flags & _ENCODED))
-            _append(extents, found)
+            append(extents, found)
             if flags & _SHARED:
                 shared = True
             else:
-                _append(own, found)
+                append(own, found)
     except OSError as exc:
         if exc.errno in (errno.ENOTTY, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
             return None
         raise
     return Layout(tuple(extents), shared, exact, tuple(own) if shared else ())
-
-
-def _append(extents: list[Extent], found: Extent) -> None:
-    """Add an extent, merged with its neighbour: XFS splits one where part of it is shared."""
-    if extents and not found.encoded and not extents[-1].encoded:
-        logical, physical, length, _ = extents[-1]
-        if (logical + length, physical + length) == (found.logical, found.physical):
-            extents[-1] = Extent(logical, physical, length + found.length)
-            return
-    extents.append(found)
 
 
 def _extents(descriptor: int) -> Iterator[tuple[int, int, int, int]]:

@@ -19,6 +19,7 @@ from .leases import Lease
 from .opening import open_name
 from .outcome import SkipError
 from .staging import OLD_SUFFIX, Staging, Swap
+from .system import rename, stat_at
 
 if TYPE_CHECKING:
     from .change import Change
@@ -127,14 +128,14 @@ def _is(found: InodeKey | None, planned: InodeKey) -> bool:
 
 def _key(directory: int, name: str) -> InodeKey | None:
     try:
-        stat = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        stat = stat_at(name, directory)
     except FileNotFoundError:
         return None
     return InodeKey(stat.st_dev, stat.st_ino)
 
 
 def _old_unchanged(scene: _Scene) -> bool:
-    stat = os.stat(scene.staged, dir_fd=scene.staging.descriptor, follow_symlinks=False)
+    stat = stat_at(scene.staged, scene.staging.descriptor)
     return (stat.st_size, stat.st_mtime_ns) == (scene.change.size, scene.change.mtime_ns)
 
 
@@ -142,7 +143,7 @@ def _keeper_intact(scene: _Scene) -> bool:
     """Whether nobody wrote to the keeper, nor got its inode number for a new file."""
     if scene.swap is None:
         return False
-    stat = os.stat(scene.swap.name, dir_fd=scene.swap.directory, follow_symlinks=False)
+    stat = stat_at(scene.swap.name, scene.swap.directory)
     return scene.change.keeper_is_as_noted(Inode.of(stat))
 
 
@@ -189,7 +190,4 @@ def _take_further(scene: _Scene) -> None:
         # the target became somebody's new file before the keeper's name could come over it
         scene.staging.drop(scene.staged, staged)
     if scene.at_staged is None:
-        os.rename(
-            further, scene.staged,
-            src_dir_fd=scene.staging.descriptor, dst_dir_fd=scene.staging.descriptor,
-        )  # fmt: skip
+        rename(further, scene.staging.descriptor, scene.staged, scene.staging.descriptor)

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import enum
 import errno
-import fcntl
 import signal
+import sys
+
+if sys.platform == "linux":
+    import fcntl
 
 _SETSIG = 10
 _UNSUPPORTED = frozenset(
@@ -32,23 +35,24 @@ def take(descriptor: int) -> Lease:
     be trusted. The default signal of a broken lease, SIGIO, would kill the process, so another one that
     is ignored by default is set first. PermissionError: neither ours nor CAP_LEASE.
     """
-    if not hasattr(fcntl, "F_SETLEASE"):
+    if sys.platform != "linux":
         return Lease.UNSUPPORTED
-    try:
-        fcntl.fcntl(descriptor, _SETSIG, signal.SIGURG)
-        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
-    except OSError as exc:
-        if exc.errno == errno.EAGAIN:
-            return Lease.BUSY
-        if exc.errno in _UNSUPPORTED:
-            return Lease.UNSUPPORTED
-        raise
-    return Lease.HELD
+    else:
+        try:
+            fcntl.fcntl(descriptor, _SETSIG, signal.SIGURG)
+            fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        except OSError as exc:
+            if exc.errno == errno.EAGAIN:
+                return Lease.BUSY
+            if exc.errno in _UNSUPPORTED:
+                return Lease.UNSUPPORTED
+            raise
+        return Lease.HELD
 
 
 def give_back(descriptor: int) -> None:
     """Let waiting writers go on. Giving back what was never held is harmless."""
-    if hasattr(fcntl, "F_SETLEASE"):
+    if sys.platform == "linux":
         try:
             fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
         except OSError as exc:

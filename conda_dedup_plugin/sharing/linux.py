@@ -1,16 +1,29 @@
-"""System calls that Python's ``os`` lacks, by way of the C library.
+"""What is Linux's own: system calls that Python's ``os`` lacks, by way of the C library, leases, attributes.
 
-Where a call does not exist (another system, an old C library) it raises OSError with ``ENOSYS``.
+Where a call does not exist (an old C library) it raises OSError with ``ENOSYS``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
 import functools
 import os
-from typing import Any
+import stat as stat_module
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..model import Reason
+from . import posix
+from .outcome import ChangedError, SkipError
+
+if TYPE_CHECKING:
+    from ..model import InodeKey
+
+assert sys.platform == "linux"
 
 _RENAME_EXCHANGE = 2
 #: statfs(2), f_type; from linux/magic.h and the file systems' own headers.
@@ -43,6 +56,11 @@ REMOTE = frozenset({"nfs", "lustre", "fuse", "beegfs", "9p", "cifs", "smb2", "sm
 #: The most names an inode may have, where it is less than, or known better than, ext4's.
 LINK_LIMITS = {"ext4": 65_000, "ntfs": 1_023, "ntfs3": 1_023, "btrfs": 65_535}
 DEFAULT_LINK_LIMIT = 32_000
+_PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+_CAPABILITIES = b"security.capability"
+
+flush = os.fsync
 
 
 @functools.cache
@@ -97,3 +115,82 @@ def link_descriptor(descriptor: int, directory: int, name: str) -> None:
 def ioctl(descriptor: int, request: int, buffer: bytearray) -> None:
     """Call ``ioctl``, the answer in ``buffer``."""
     fcntl.ioctl(descriptor, request, buffer)
+
+
+def open_file(name: str, directory: int, key: InodeKey) -> int:
+    """Open ``name`` for reading if it is the regular file ``key``; raise ChangedError if it is not.
+
+    Neither a fifo nor a device is ever opened for reading: the name is first opened as a mere path.
+    """
+    path = os.open(name, _PATH, dir_fd=directory)
+    try:
+        stat = os.fstat(path)
+        if not stat_module.S_ISREG(stat.st_mode) or (stat.st_dev, stat.st_ino) != key:
+            raise ChangedError(name)
+        try:
+            return os.open(f"/proc/self/fd/{path}", _READ | os.O_NOATIME)
+        except PermissionError:
+            return os.open(f"/proc/self/fd/{path}", _READ)
+    finally:
+        os.close(path)
+
+
+def attributes_of(descriptor: int) -> bytes:
+    """Return all extended attributes (ACLs, labels and capabilities among them) as one comparable value."""
+    try:
+        names = sorted(os.listxattr(descriptor))
+    except OSError as exc:
+        if exc.errno in (errno.ENOTSUP, errno.ENOSYS):
+            return b""
+        raise
+    return b"\0".join(os.fsencode(name) + b"=" + os.getxattr(descriptor, name) for name in names)
+
+
+def has_capabilities(attributes: bytes) -> bool:
+    """Whether a file with these attributes gives who runs it more than others may."""
+    return _CAPABILITIES in attributes
+
+
+def copy_metadata(source: int, stat: os.stat_result, target: int) -> None:
+    """Give ``target`` the owner, mode and extended attributes of ``source``.
+
+    SkipError: they cannot be given to it, as when the file is another user's.
+    """
+    posix.give_owner(stat, target)
+    wanted = attributes_of(source)
+    if wanted != attributes_of(target):
+        _copy_attributes(source, target)
+    os.fchmod(target, stat_module.S_IMODE(stat.st_mode))
+    if wanted != attributes_of(target):
+        raise SkipError(Reason.OTHER_XATTRS)
+
+
+def _copy_attributes(source: int, target: int) -> None:
+    """Copy what may be copied; the target may have some from its directory (a default ACL, a label)."""
+    names = set(os.listxattr(source))
+    for name in set(os.listxattr(target)) - names:
+        with contextlib.suppress(OSError):
+            os.removexattr(target, name)
+    for name in names:
+        with contextlib.suppress(OSError):
+            os.setxattr(target, name, os.getxattr(source, name))
+
+
+def refused(stat: os.stat_result) -> Reason | None:
+    """Why a file may not be shared by what only this system knows of it; None: it may."""
+    return None
+
+
+def process_started(pid: int) -> str:
+    """Return when a process began, and since which start of the machine; empty if there is none.
+
+    Also empty if it is dead, and nobody has waited for it yet.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+    # the name of the program, in parentheses, may hold blanks; the start time is the 22nd field
+    fields = stat.rpartition(b")")[2].split()
+    return "" if fields[0] in (b"Z", b"X") else f"{boot}/{pid}/{fields[19].decode()}"

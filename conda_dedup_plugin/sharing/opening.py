@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import stat as stat_module
 from typing import TYPE_CHECKING
 
 from ..model import SETID_BITS
+from .outcome import ChangedError
+from .system import attributes_of, has_capabilities, open_directory, open_file, open_root
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from ..model import Inode, InodeKey, Scope
-
-_PATH = getattr(os, "O_PATH", 0)
-_DIRECTORY = os.O_DIRECTORY | os.O_NOFOLLOW | _PATH
-_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-_NO_ATIME = getattr(os, "O_NOATIME", 0)
-
-
-class ChangedError(OSError):
-    """What lies there now is not what was planned."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(errno.ESTALE, "not the planned file", path)
 
 
 class Directories:
@@ -79,7 +67,7 @@ class Directories:
             return found
         found = self._open.get((root, ""))
         if found is None:
-            found = self._open[(root, "")] = open_root(root, _DIRECTORY | os.O_CLOEXEC)
+            found = self._open[(root, "")] = open_root(root)
         parts = directory.split("/") if directory else []
         if len(parts) > self.DEEPEST:
             raise ChangedError(directory)
@@ -89,46 +77,15 @@ class Directories:
             path = "/".join(parts[:depth])
             below = self._open.get((root, path))
             if below is None:
-                below = os.open(name, _DIRECTORY | os.O_CLOEXEC, dir_fd=found)
+                below = open_directory(name, found)
                 self._open[(root, path)] = below
             found = below
         return found
 
 
-def open_root(root: str, flags: int) -> int:
-    """Open the directory at a real path; no component of it may have become a symbolic link since.
-
-    Whoever owns a directory above a tree could otherwise have us work anywhere, under the tree's name.
-    """
-    if len(os.fsencode(root)) >= 4096:  # whatever else reads it by its path could not
-        raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG), root)
-    found = os.open("/", _DIRECTORY | os.O_CLOEXEC)
-    names = [name for name in root.split("/") if name]
-    for index, name in enumerate(names, 1):
-        try:
-            below = os.open(name, flags if index == len(names) else _DIRECTORY | os.O_CLOEXEC, dir_fd=found)
-        finally:
-            os.close(found)
-        found = below
-    return found
-
-
 def open_name(directory: int, name: str, key: InodeKey) -> int:
-    """Open ``name`` for reading if it is the regular file ``key``; raise ChangedError if it is not.
-
-    Neither a fifo nor a device is ever opened for reading: the name is first opened as a mere path.
-    """
-    path = os.open(name, _PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    try:
-        stat = os.fstat(path)
-        if not stat_module.S_ISREG(stat.st_mode) or (stat.st_dev, stat.st_ino) != key:
-            raise ChangedError(name)
-        try:
-            return os.open(f"/proc/self/fd/{path}", _READ | _NO_ATIME)
-        except PermissionError:
-            return os.open(f"/proc/self/fd/{path}", _READ)
-    finally:
-        os.close(path)
+    """Open ``name`` for reading if it is the regular file ``key``; raise ChangedError if it is not."""
+    return open_file(name, directory, key)
 
 
 def open_inode(scope: Scope, inode: Inode, directories: Directories | None = None) -> int:
@@ -148,18 +105,12 @@ def open_inode(scope: Scope, inode: Inode, directories: Directories | None = Non
 
 def xattrs_of(descriptor: int) -> bytes:
     """Return all extended attributes (ACLs, labels and capabilities among them) as one comparable value."""
-    try:
-        names = sorted(os.listxattr(descriptor))
-    except OSError as exc:
-        if exc.errno in (errno.ENOTSUP, errno.ENOSYS):
-            return b""
-        raise
-    return b"\0".join(os.fsencode(name) + b"=" + os.getxattr(descriptor, name) for name in names)
+    return attributes_of(descriptor)
 
 
 def is_privileged(descriptor: int) -> bool:
     """Whether an open file is setuid or setgid, or has file capabilities."""
-    return bool(os.fstat(descriptor).st_mode & SETID_BITS) or b"security.capability" in xattrs_of(descriptor)
+    return bool(os.fstat(descriptor).st_mode & SETID_BITS) or has_capabilities(attributes_of(descriptor))
 
 
 def as_planned(stat: os.stat_result, inode: Inode) -> bool:

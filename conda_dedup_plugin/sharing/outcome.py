@@ -38,6 +38,13 @@ class SkipError(OSError):
         self.reason = reason
 
 
+class ChangedError(OSError):
+    """What lies there now is not what was planned."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(errno.ESTALE, "not the planned file", path)
+
+
 #: What an errno met while sharing one file says of that file. The rest is no skip but a failure.
 _REASONS = {
     errno.EMLINK: Reason.LINK_LIMIT,
@@ -50,6 +57,7 @@ _REASONS = {
     errno.ETXTBSY: Reason.TEXT_BUSY,
     errno.EINVAL: Reason.UNSUPPORTED,
     errno.EOPNOTSUPP: Reason.UNSUPPORTED,
+    errno.ENOTSUP: Reason.UNSUPPORTED,  # on Linux the same number
     errno.ENOSYS: Reason.UNSUPPORTED,
     errno.ENOENT: Reason.VANISHED,
     errno.ENOTDIR: Reason.NOT_REGULAR,

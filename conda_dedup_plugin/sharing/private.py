@@ -6,19 +6,21 @@ open, or comes before the exchange, keeps it.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..model import Inode, Method, Reason
+from ..model import Inode, Method, Reason, disk_bytes_of
 from . import leases
 from .batches import READ_BEFORE_LEASE, Batches
 from .compare import same_bytes
-from .copying import copy_bytes, copy_metadata, digest_of
-from .job import Job, OpenFile
+from .copying import copy_bytes, digest_of
+from .job import Job, OpenFile, TaskT
 from .opening import as_planned, is_privileged, open_inode, open_name, untouched
 from .outcome import SkipError
+from .system import copy_metadata, set_times
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,29 +57,25 @@ class _Made:
     key: InodeKey
 
 
-class Privatizer(Batches[Copy]):
-    """Makes private copies, for one run: to undo what was shared, or to repair. Use as a context manager."""
+class Replacer(Batches[TaskT]):
+    """Gives the names of an inode to a new one that is made in staging, with the same metadata."""
 
-    def __init__(self, scope: Scope, journal: Journal, method: Method = Method.COPY) -> None:
+    def __init__(self, scope: Scope, journal: Journal, method: Method) -> None:
         super().__init__(scope, journal, method)
         self._made: list[_Made] = []
 
-    def _prepare(self, task: Copy) -> Job[Copy]:
+    def _prepare(self, task: TaskT) -> Job[TaskT]:
         """Open, check, lease and copy it; raise OSError (SkipError with the reason) if it may not be."""
         descriptor = open_inode(self._scope, task.duplicate, self._directories)
         old = OpenFile(task.duplicate, descriptor, os.fstat(descriptor))
         try:
-            if not as_planned(old.stat, old.inode):
-                raise SkipError(Reason.CHANGED)
-            if is_privileged(descriptor):
-                raise SkipError(Reason.SETID)
+            self._check(task, old)
             self._sync_once(old)
             self._lease(old)
             if old.stat.st_size >= READ_BEFORE_LEASE:
                 leases.give_back(descriptor)  # nobody is to wait for that
             job = Job(task, old, old)
             self._add_source(job)
-            job.bytecode = task.bytecode
             self._add_swaps(job)
             job.keeper = self._copy(task, old, job.swaps[0].staging)
             self._lease(old, job.keeper)
@@ -88,10 +86,51 @@ class Privatizer(Batches[Copy]):
             raise
         return job
 
-    def _copy(self, task: Copy, old: OpenFile, staging: Staging) -> OpenFile:
-        """Make the copy in staging, whole and with all its metadata, and open it for reading."""
-        name, writable, key = staging.new_file()
+    def _check(self, task: TaskT, old: OpenFile) -> None:
+        """Raise SkipError if it may not be."""
+        if not as_planned(old.stat, old.inode):
+            raise SkipError(Reason.CHANGED)
+        if is_privileged(old.descriptor):
+            raise SkipError(Reason.SETID)
+
+    def _copy(self, task: TaskT, old: OpenFile, staging: Staging) -> OpenFile:
+        """Make the new one in staging, whole and with all its metadata, and open it for reading."""
+        name, key = self._make(task, old, staging)
+        descriptor = open_name(staging.descriptor, name, key)
+        stat = os.fstat(descriptor)
+        self._keepers[key] = OpenFile(Inode.of(stat), descriptor, stat)
+        return self._keepers[key]
+
+    @abc.abstractmethod
+    def _make(self, task: TaskT, old: OpenFile, staging: Staging) -> tuple[str, InodeKey]:
+        """Make the new one and :meth:`_note` it as soon as it is there; return its name and inode."""
+
+    def _note(self, staging: Staging, name: str, key: InodeKey) -> None:
+        """Have the name of a new one go again at the end of the batch, when others have its names."""
         self._made.append(_Made(staging, name, key))
+
+    def _close(self) -> None:
+        while self._made:
+            made = self._made.pop()
+            with contextlib.suppress(OSError):
+                made.staging.drop(made.name, made.key)
+        super()._close()
+
+
+class Privatizer(Replacer[Copy]):
+    """Makes private copies, for one run: to undo what was shared, or to repair. Use as a context manager."""
+
+    def __init__(self, scope: Scope, journal: Journal, method: Method = Method.COPY) -> None:
+        super().__init__(scope, journal, method)
+
+    def _prepare(self, task: Copy) -> Job[Copy]:
+        job = super()._prepare(task)
+        job.bytecode = task.bytecode
+        return job
+
+    def _make(self, task: Copy, old: OpenFile, staging: Staging) -> tuple[str, InodeKey]:
+        name, writable, key = staging.new_file()
+        self._note(staging, name, key)
         try:
             if task.write is None:
                 copy_bytes(old.descriptor, writable)
@@ -102,21 +141,11 @@ class Privatizer(Batches[Copy]):
                 if digest_of(writable) != task.sha256:
                     raise SkipError(Reason.DIFFERENT)
             copy_metadata(old.descriptor, old.stat, writable)
-            os.utime(writable, ns=(old.stat.st_atime_ns, task.mtime_ns))
+            set_times(writable, old.stat.st_atime_ns, task.mtime_ns)
         finally:
             os.close(writable)
-        descriptor = open_name(staging.descriptor, name, key)
-        stat = os.fstat(descriptor)
-        self._keepers[key] = OpenFile(Inode.of(stat), descriptor, stat)
-        return self._keepers[key]
+        return name, key
 
     def _freed(self, job: Job[Copy]) -> int:
         gone = os.fstat(job.old.descriptor).st_nlink == 0
-        return 0 if gone else -os.fstat(job.keeper.descriptor).st_blocks * 512
-
-    def _close(self) -> None:
-        while self._made:
-            made = self._made.pop()
-            with contextlib.suppress(OSError):
-                made.staging.drop(made.name, made.key)
-        super()._close()
+        return 0 if gone else -disk_bytes_of(os.fstat(job.keeper.descriptor))

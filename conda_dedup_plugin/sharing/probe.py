@@ -6,11 +6,15 @@ import contextlib
 import errno
 import os
 import struct
+import sys
 import uuid
 
 from ..layouts import BLOCK
 from ..model import Device
-from .linux import DEFAULT_LINK_LIMIT, LINK_LIMITS, REMOTE, file_system, ioctl
+from .system import DEFAULT_LINK_LIMIT, LINK_LIMITS, REMOTE, file_system, ioctl
+
+if sys.platform != "linux":
+    from .system import capabilities
 
 FIDEDUPERANGE = 0xC0189436
 #: struct file_dedupe_range and one struct file_dedupe_range_info
@@ -29,10 +33,17 @@ def probe(descriptor: int) -> Device:
     A file is asked to be de-duplicated against itself at the same place: a device that can reflink
     calls that invalid, any other calls the request unsupported; nothing is changed.
     """
-    stat = os.fstat(descriptor)
+    if sys.platform == "linux":
+        stat = os.fstat(descriptor)
+        return _probe(descriptor, stat, min(stat.st_blksize, stat.st_size))
+    else:
+        return capabilities(descriptor)
+
+
+def _probe(descriptor: int, stat: os.stat_result, block: int) -> Device:
     kind = file_system(descriptor)
     overlay = kind == "overlay"
-    dedupes = False if overlay else _can_dedupe(descriptor, min(stat.st_blksize, stat.st_size))
+    dedupes = False if overlay else _can_dedupe(descriptor, block)
     return Device(
         number=stat.st_dev,
         file_system=kind,

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from .. import state
+from ..files import real_path
 from ..model import Method
 from .intents import GONE, settle
 from .opening import Directories
@@ -67,7 +68,7 @@ def _is_not_begun(change: Change) -> bool:
 def _is_there(root: str) -> bool:
     """Whether a tree is where it was, and not somewhere else by way of a link."""
     try:
-        return os.path.isdir(root) and os.path.realpath(root) == root
+        return os.path.isdir(root) and real_path(root) == root
     except OSError:
         return False
 

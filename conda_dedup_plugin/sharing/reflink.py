@@ -12,10 +12,10 @@ from ..layouts import common_bytes, packed_bytes, total
 from ..model import Layout, Method, Reason
 from .change import Change
 from .extents import layout_of
-from .linux import ioctl
 from .opening import Directories, as_planned, open_inode
 from .outcome import Outcome, SkipError, outcome_of_error, reason_of
 from .probe import DEDUPE_HEADER, DEDUPE_INFO, FIDEDUPERANGE
+from .system import ioctl
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

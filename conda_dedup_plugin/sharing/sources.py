@@ -16,6 +16,7 @@ from .change import Change
 from .leases import Lease
 from .opening import as_planned, open_inode, open_name
 from .outcome import SkipError
+from .system import names_in, pread, set_times, stat_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -68,7 +69,7 @@ class OpenSource:
             raise SkipError(Reason.BUSY)
         stat = os.fstat(self.descriptor)
         if stat.st_mtime_ns != self.mtime_ns:
-            os.utime(self.descriptor, ns=(stat.st_atime_ns, self.mtime_ns))
+            set_times(self.descriptor, stat.st_atime_ns, self.mtime_ns)
 
     def is_written(self) -> bool:
         """Whether somebody wrote to it since it was opened, or is about to."""
@@ -86,7 +87,7 @@ class OpenSource:
 def settle_time(change: Change, directories: Directories) -> str:
     """See to a source that a killed run may have given another time; returns the state to note."""
     directory, name = directories.parent(change.root, change.path)
-    stat = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    stat = stat_at(name, directory)
     if stat.st_ino == change.old.number:
         descriptor = open_name(directory, name, InodeKey(stat.st_dev, stat.st_ino))
         try:
@@ -106,14 +107,14 @@ def _settle(change: Change, descriptor: int, directories: Directories) -> None:
     # the first of equals: the time that it had
     best = max(times, key=lambda time: sum(header.fits(time, stat.st_size) for header in headers))
     if best != stat.st_mtime_ns:
-        os.utime(descriptor, ns=(stat.st_atime_ns, best))
+        set_times(descriptor, stat.st_atime_ns, best)
 
 
 def _headers(change: Change, directories: Directories) -> Iterable[pyc.Header]:
     below, _, source = change.path.rpartition("/")
     cache = f"{below}/{_CACHE}" if below else _CACHE
     for name, descriptor in compiled_of(change.root, cache, source, directories):
-        content = os.pread(descriptor, pyc.HEADER.size + 1, 0)
+        content = pread(descriptor, pyc.HEADER.size + 1, 0)
         os.close(descriptor)
         header = pyc.Header.of(content)
         if header is not None and pyc.source_of(f"{cache}/{name}") is not None:
@@ -124,18 +125,14 @@ def compiled_of(root: str, cache: str, source: str, directories: Directories) ->
     """Yield (name, descriptor) of every regular file in ``cache`` that is compiled from ``source``."""
     try:
         directory, _ = directories.parent(root, f"{cache}/x")
-        listed = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+        names = sorted(names_in(directory))
     except FileNotFoundError:
         return
-    try:
-        names = sorted(os.listdir(listed))
-    finally:
-        os.close(listed)
     for name in names:
         if not pyc.is_compiled_of(name, source):
             continue
         try:
-            stat = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            stat = stat_at(name, directory)
             yield name, open_name(directory, name, InodeKey(stat.st_dev, stat.st_ino))
         except OSError:
             continue  # gone meanwhile, or nothing that Python would read

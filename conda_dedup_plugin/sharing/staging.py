@@ -10,8 +10,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..model import STAGING_PREFIX, InodeKey, Reason
-from .linux import exchange, link_descriptor
 from .outcome import SkipError
+from .system import (
+    create,
+    exchange,
+    is_private,
+    link,
+    link_descriptor,
+    make_directory,
+    names_in,
+    open_directory,
+    remove_directory,
+    rename,
+    stat_at,
+    unlink,
+)
 
 if TYPE_CHECKING:
     from .opening import Directories
@@ -20,8 +33,7 @@ if TYPE_CHECKING:
 #: Where there is no exchange, the old inode waits under its staged name and this.
 OLD_SUFFIX = ".old"
 COPY_SUFFIX = ".copy"
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_CANNOT_EXCHANGE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
+_CANNOT_EXCHANGE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
 
 
 class Staging:
@@ -41,14 +53,14 @@ class Staging:
         parent, _ = directories.parent(root, f"{below}/x" if below else "x")
         name = STAGING_PREFIX + run
         with contextlib.suppress(FileExistsError):
-            os.mkdir(name, 0o700, dir_fd=parent)
+            make_directory(name, parent)
         try:
-            descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
+            descriptor = open_directory(name, parent, listed=True)
         except OSError:
             with contextlib.suppress(OSError):
-                os.rmdir(name, dir_fd=parent)
+                remove_directory(name, parent)
             raise
-        if not _is_ours(descriptor):
+        if not is_private(descriptor):
             os.close(descriptor)
             raise PermissionError(f"{root}/{below}/{name} is not ours")
         return cls(run, root, below, descriptor)
@@ -56,8 +68,8 @@ class Staging:
     @classmethod
     def existing(cls, root: str, path: str, parent: int, name: str) -> Staging:
         """Open one that an earlier run left at ``path`` of the tree, ``name`` in the open ``parent``."""
-        descriptor = os.open(name, _DIRECTORY, dir_fd=parent)
-        if not _is_ours(descriptor):
+        descriptor = open_directory(name, parent, listed=True)
+        if not is_private(descriptor):
             os.close(descriptor)
             raise PermissionError(errno.EPERM, "it is not ours")
         below, _, last = path.rpartition("/")
@@ -79,21 +91,20 @@ class Staging:
         Such a name is never exchanged with anything: it holds nothing of anybody's.
         """
         name = self.new_name() + COPY_SUFFIX
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(name, flags, 0o600, dir_fd=self.descriptor)
+        descriptor = create(name, self.descriptor)
         stat = os.fstat(descriptor)
         return name, descriptor, InodeKey(stat.st_dev, stat.st_ino)
 
     def drop_copies(self) -> None:
         """Remove what :meth:`new_file` made and a killed run left."""
-        for name in os.listdir(self.descriptor):
+        for name in names_in(self.descriptor):
             if name.startswith(self._run) and name.endswith(COPY_SUFFIX):
-                os.unlink(name, dir_fd=self.descriptor)
+                unlink(name, self.descriptor)
 
     def holds(self, name: str, key: InodeKey) -> bool:
         """Whether ``name`` in it stands for this very inode."""
         try:
-            stat = os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
+            stat = stat_at(name, self.descriptor)
         except FileNotFoundError:
             return False
         return (stat.st_dev, stat.st_ino) == key
@@ -101,7 +112,7 @@ class Staging:
     def has(self, name: str) -> bool:
         """Whether ``name`` in it stands for anything."""
         try:
-            os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
+            stat_at(name, self.descriptor)
         except FileNotFoundError:
             return False
         return True
@@ -110,29 +121,23 @@ class Staging:
         """Remove ``name`` if it stands for this very inode: nothing is ever deleted by name alone."""
         if not self.holds(name, key):
             return False
-        os.unlink(name, dir_fd=self.descriptor)
+        unlink(name, self.descriptor)
         return True
 
     def drop_symlink(self, name: str) -> None:
         """Remove ``name`` if a file system put a symbolic link where a hard link was asked for."""
-        if stat_module.S_ISLNK(os.stat(name, dir_fd=self.descriptor, follow_symlinks=False).st_mode):
-            os.unlink(name, dir_fd=self.descriptor)
+        if stat_module.S_ISLNK(stat_at(name, self.descriptor).st_mode):
+            unlink(name, self.descriptor)
 
     def close(self, directories: Directories) -> bool:
         """Remove the directory if nothing is left in it; return whether it is gone."""
         os.close(self.descriptor)
         try:
             parent, name = directories.parent(self.root, self.path)
-            os.rmdir(name, dir_fd=parent)
+            remove_directory(name, parent)
         except OSError as exc:
             return exc.errno == errno.ENOENT
         return True
-
-
-def _is_ours(descriptor: int) -> bool:
-    """Whether an open directory is ours, and nobody else gets into it."""
-    stat = os.fstat(descriptor)
-    return stat.st_uid == os.geteuid() and not stat.st_mode & 0o077
 
 
 @dataclass(slots=True)
@@ -149,7 +154,7 @@ class Swap:
 
     def key(self) -> InodeKey:
         """What the target stands for now. FileNotFoundError: it is gone."""
-        stat = os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
+        stat = stat_at(self.name, self.directory)
         return InodeKey(stat.st_dev, stat.st_ino)
 
     def expect(self, key: InodeKey) -> None:
@@ -174,16 +179,13 @@ class Swap:
             try:
                 self._rename_over()
             except OSError:
-                os.unlink(further, dir_fd=self.staging.descriptor)  # the target still has the inode
+                unlink(further, self.staging.descriptor)  # the target still has the inode
                 raise
-            os.rename(
-                further, self.staged,
-                src_dir_fd=self.staging.descriptor, dst_dir_fd=self.staging.descriptor,
-            )  # fmt: skip
+            rename(further, self.staging.descriptor, self.staged, self.staging.descriptor)
         self.exchanged = True
 
     def _rename_over(self) -> None:
-        os.rename(self.staged, self.name, src_dir_fd=self.staging.descriptor, dst_dir_fd=self.directory)
+        rename(self.staged, self.staging.descriptor, self.name, self.directory)
 
     def _swap(self) -> None:
         exchange(self.staging.descriptor, self.staged, self.directory, self.name)
@@ -219,16 +221,12 @@ class Swap:
     def _back_over(self, keeper: InodeKey) -> bool:
         """Rename what came out over the target; the keeper's name is in staging then. Whether it was done."""
         further = self.staged + OLD_SUFFIX
-        within = {"src_dir_fd": self.staging.descriptor, "dst_dir_fd": self.staging.descriptor}
-        os.link(
-            self.name, further,
-            src_dir_fd=self.directory, dst_dir_fd=self.staging.descriptor, follow_symlinks=False,
-        )  # fmt: skip
+        link(self.name, self.directory, further, self.staging.descriptor)
         if not self.staging.holds(further, keeper):
-            os.unlink(further, dir_fd=self.staging.descriptor)  # somebody's new file, at the target still
+            unlink(further, self.staging.descriptor)  # somebody's new file, at the target still
             return False
         self._rename_over()
-        os.rename(further, self.staged, **within)
+        rename(further, self.staging.descriptor, self.staged, self.staging.descriptor)
         return True
 
     @property
@@ -240,5 +238,5 @@ class Swap:
         """Move what came out of the target beside it, under a new name; returns its path."""
         self.exchanged = False
         beside = STAGING_PREFIX + self.staged
-        os.rename(self.staged, beside, src_dir_fd=self.staging.descriptor, dst_dir_fd=self.directory)
+        rename(self.staged, self.staging.descriptor, beside, self.directory)
         return f"{self.root}/{self.path[: len(self.path) - len(self.name)]}{beside}"
