@@ -17,7 +17,7 @@ from .sharing.bytecode import BytecodeLinker
 from .sharing.hardlink import Hardlinker
 from .sharing.outcome import Outcome
 from .sharing.recovery import recover
-from .sharing.reflink import Reflinker
+from .sharing.whole import Reflinker
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping

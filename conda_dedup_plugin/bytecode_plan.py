@@ -94,7 +94,7 @@ class _Planner:
         if any(inode.nlink > 1 for inode in unit.inodes):
             return Reason.BYTECODE  # its other names have sources of their own
         source: Inode = unit.source
-        if self._options.euid not in (0, source.uid):
+        if not self._options.may_change(source):
             return Reason.OTHER_OWNER
         return None if self._rules.in_upper_layer(source) else Reason.OVERLAY
 

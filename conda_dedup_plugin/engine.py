@@ -133,7 +133,7 @@ def _blocks(
         if any(tree.selected for inode in group for tree in scope.trees_of(inode))
     ]
     probe_devices(scope, proposed, devices)
-    able = {number for number, device in devices.items() if device.reflink}
+    able = {number for number, device in devices.items() if device.reflink and device.blocks}
     proposed = [[inode for inode in group if inode.key.device in able] for group in proposed]
     looked_at = gather(scope, [group for group in proposed if len(group) > 1], devices, inventory.sizes)
     with BlockReader(scope) as reader:

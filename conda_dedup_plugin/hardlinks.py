@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .model import Hazard, Reason
-from .policy import HARDLINK_REFUSED, loader_sensitive, takes_any_mtime
+from .policy import HARDLINK_REFUSED, in_bundle, loader_sensitive, takes_any_mtime
 from .reflinks import reflink_refused
 
 if TYPE_CHECKING:
@@ -110,6 +110,8 @@ class HardlinkRules:
             return Reason.WRITABLE  # its directory may keep others out; a name elsewhere would let them in
         if inode.hazard in self._refused_classes:
             return self._refused_classes[inode.hazard]
+        if self._in_bundle(inode):
+            return Reason.BUNDLE
         if any(tree.is_conda_cache for tree in trees) and not self._options.include_cache:
             return Reason.CACHE_NAME
         if any(tree.frozen for tree in trees) and not self._options.override_frozen:
@@ -118,11 +120,14 @@ class HardlinkRules:
             return Reason.NAMES_OUTSIDE
         if not all(tree.selected for tree in trees):
             return Reason.NOT_SELECTED
-        if self._options.euid not in (0, inode.uid):
+        if not self._options.may_change(inode):
             return Reason.OTHER_OWNER
         if not self.in_upper_layer(inode):
             return Reason.OVERLAY
         return None
+
+    def _in_bundle(self, inode: Inode) -> bool:
+        return self._options.leave_bundles and any(map(in_bundle, self._scope.paths_of(inode)))
 
     def choose(
         self, inode: Inode, keepers: Sequence[Inode], places: Places
@@ -152,6 +157,8 @@ class HardlinkRules:
         """Why ``inode`` may not be linked to this ``keeper``, if so."""
         if keeper.privileged:
             return Reason.SETID
+        if self._in_bundle(keeper):
+            return Reason.BUNDLE
         if (inode.uid, inode.gid) != (keeper.uid, keeper.gid):
             return Reason.OTHER_OWNER
         if inode.mode != keeper.mode:

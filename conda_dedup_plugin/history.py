@@ -93,7 +93,7 @@ def chains(entries: Sequence[Entry]) -> dict[tuple[str, str], list[Entry]]:
     """
     places: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for entry in entries:
-        if entry.change.method is Method.HARDLINK:
+        if entry.change.replaced:
             places[entry.change.root, entry.change.path].append(entry)
     found = {}
     for place, changes in places.items():

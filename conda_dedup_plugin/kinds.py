@@ -107,6 +107,7 @@ class Reason(enum.Enum):
     PACKAGE = "neither in a cache nor the same file of the same package"
     ONE_ENVIRONMENT = "two text or data files of one environment"
     PREFIXED = "patched with the prefix"
+    BUNDLE = "part of an application, which is signed as a whole"
     OVERLAY = "overlay: sharing lower files would grow the upper layer"
     NO_REFLINK = "device cannot reflink"
     COPIES_ASKED = "independent copies were asked for"

@@ -7,9 +7,10 @@ Pure: a function of what was looked at. Nothing here touches a file system, so t
 from __future__ import annotations
 
 import heapq
+import sys
 from dataclasses import dataclass, field
 
-from .model import Cause, Goal, Hazard, Inode, Method, MethodChoice, Reason, Source, Totals
+from .model import NO_USER, Cause, Goal, Hazard, Inode, Method, MethodChoice, Reason, Source, Totals
 
 #: Shorter runs would break files into pieces for little.
 MIN_EXTENT = 16 * 1024
@@ -34,7 +35,13 @@ class PlanOptions:
     goal: Goal = Goal.BYTES
     hardlink_untracked: bool = False
     normalize_bytecode: bool = False
+    #: On macOS an application is signed as a whole, and checked so.
+    leave_bundles: bool = sys.platform == "darwin"
     min_extent: int = MIN_EXTENT
+
+    def may_change(self, inode: Inode) -> bool:
+        """Whether an inode is ours to change, going by its owner."""
+        return self.euid in (0, NO_USER, inode.uid)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from .causes import Causes
 from .hardlinks import HardlinkRules
 from .model import Goal, Inode, Method, MethodChoice, Reason
 from .plan import Group, Held, Plan, PlanOptions, Share
-from .reflinks import Holders, held_bytes, place_of, reflink_refused, shared_outside, units_of
+from .reflinks import Holders, clone_refused, held_bytes, place_of, reflink_refused, shared_outside, units_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -132,12 +132,16 @@ class _Planner:
         self, group: Group, unit: list[Inode], keeper: Inode, holders: Holders
     ) -> Reason | None:
         """Plan to reflink a unit, or return why it cannot be."""
-        reason = next(filter(None, (reflink_refused(one, self._scope, self._options) for one in unit)), None)
+        reason = next(filter(None, map(self._reflink_refused, unit)), None)
         if reason is None and shared_outside(unit):
             reason = Reason.SHARED_OUTSIDE
         if reason is None:
             self._share(group, unit, Method.REFLINK, [keeper] * len(unit), holders)
         return reason
+
+    def _reflink_refused(self, inode: Inode) -> Reason | None:
+        device = self._devices[inode.key.device]
+        return reflink_refused(inode, self._scope, self._options) or clone_refused(inode, self._scope, device)
 
     def _share(
         self,

@@ -18,6 +18,8 @@ _LOADABLE = re.compile(r"\.(?:so(?:\.\d+)*|dylib|dll|pyd)$")
 #: Libraries the dynamic linker finds by soname; extension modules carry an ABI tag instead.
 _PLAIN_LIBRARY = re.compile(r"(?:^|/)lib[^/]*\.(?:so(?:\.\d+)*|dylib)$")
 _ABI_TAG = re.compile(r"\.(?:cpython-|pypy|abi3\.|graalpy)")
+#: What the code signature of an application on macOS seals.
+_BUNDLE = re.compile(r"[^/]\.app/Contents/", re.IGNORECASE)
 _MUTABLE_SUFFIXES = (".pem", ".db", ".sqlite", ".sqlite3", ".mdb", ".ldb", ".lock")
 _MUTABLE_DIRECTORIES = ("etc/", "var/")
 _NATIVE_MAGIC = (
@@ -74,6 +76,11 @@ def loader_sensitive(path: str) -> bool:
     if not _LOADABLE.search(path):
         return False
     return not _PLAIN_LIBRARY.search(path) or bool(_ABI_TAG.search(path))
+
+
+def in_bundle(path: str) -> bool:
+    """Whether a path lies in an application of macOS; applies there alone."""
+    return bool(_BUNDLE.search(path))
 
 
 def takes_any_mtime(hazard: Hazard) -> bool:

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from .layouts import BLOCK, apart_bytes, own_bytes
 from .model import Inode, Reason
+from .policy import in_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .model import Scope
+    from .model import Device, Scope
     from .plan import PlanOptions
 
 
@@ -24,12 +25,25 @@ def reflink_refused(inode: Inode, scope: Scope, options: PlanOptions) -> Reason 
         return Reason.FROZEN
     if inode.privileged:
         return Reason.SETID
-    if options.euid not in (0, inode.uid):
+    if not options.may_change(inode):
         return Reason.OTHER_OWNER
     if inode.nodatacow:
         return Reason.NO_COW
+    if options.leave_bundles and any(map(in_bundle, scope.paths_of(inode))):
+        return Reason.BUNDLE
     if inode.size < BLOCK or (inode.layout is not None and not inode.layout.exact):
         return Reason.NO_BLOCKS
+    return None
+
+
+def clone_refused(inode: Inode, scope: Scope, device: Device) -> Reason | None:
+    """Why a clone may not take the place of an inode, if so: it must be one for all of its names."""
+    if device.in_place:
+        return None
+    if inode.nlink > len(inode.names):
+        return Reason.NAMES_OUTSIDE
+    if not all(tree.selected for tree in scope.trees_of(inode)):
+        return Reason.NOT_SELECTED
     return None
 
 

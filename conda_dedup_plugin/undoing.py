@@ -13,6 +13,8 @@ from .sharing.bytecode import restored
 from .sharing.extents import layout_of
 from .sharing.opening import open_inode
 from .sharing.private import Copy
+from .sharing.system import lstat
+from .sharing.whole import UNSHARES
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -160,7 +162,7 @@ def _add_reflinks(
     found: dict[InodeKey, Inode] = {}
     for entry in entries:
         change = entry.change
-        if not change.method.shares_extents or (change.root, change.path) in copied:
+        if not change.method.shares_extents or change.replaced or (change.root, change.path) in copied:
             continue
         inode = _lstat(f"{change.root}/{change.path}")
         if inode is None or inode.key.number != change.old.number or run not in (None, entry.run):
@@ -173,12 +175,17 @@ def _add_reflinks(
             if not shares:
                 continue
             found[inode.key] = inode
-            undoing.unshared.append(inode)
+            if UNSHARES:
+                undoing.unshared.append(inode)
+            else:
+                undoing.copies.append(Copy(inode, inode.mtime_ns))
         undoing.entries.setdefault(id(found[inode.key]), []).append(entry)
 
 
 def _shares_extents(scope: Scope, inode: Inode) -> bool | None:
     """Whether it shares any extents; None: the file system cannot tell."""
+    if not UNSHARES:
+        return True  # it was given the bytes of another one, and is the same inode still
     try:
         descriptor = open_inode(scope, inode)
     except OSError:
@@ -227,6 +234,6 @@ def _scope_of(roots: Iterable[str]) -> Scope:
 
 def _lstat(path: str) -> Inode | None:
     try:
-        return Inode.of(os.lstat(path))
+        return Inode.of(lstat(path))
     except (OSError, ValueError):
         return None

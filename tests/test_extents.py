@@ -98,14 +98,14 @@ def test_neighbours_become_one(cells, splits):
     """XFS splits an extent where a part of it is shared: that is no other place."""
     found: list[Extent] = []
     for extent in extents_of(cells, splits):
-        sharing_extents._append(found, extent)
+        sharing_extents.append(found, extent)
     assert tuple(found) == extents_of(cells)
 
 
 def test_what_is_compressed_is_never_merged():
     found: list[Extent] = []
     for extent in (Extent(0, 0, 8, True), Extent(8, 8, 8, True), Extent(16, 16, 8), Extent(24, 24, 8, True)):
-        sharing_extents._append(found, extent)
+        sharing_extents.append(found, extent)
     assert len(found) == 4
 
 

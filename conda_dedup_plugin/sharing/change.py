@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ..model import Method
+
 if TYPE_CHECKING:
-    from ..model import Inode, InodeKey, Method
+    from ..model import Inode, InodeKey
 
 
 class Bytecode(msgspec.Struct, frozen=True):
@@ -30,7 +32,7 @@ class Change:
     """One name that is given to another inode (hard link), or one inode that is given other extents.
 
     ``root`` and ``path`` name the target, ``staged`` is where the keeper's new name waits, and the old
-    inode after the exchange, as a path in the same tree (empty for reflinks). ``old`` and its size,
+    inode after the exchange, as a path in the same tree (empty for reflinks in place). ``old`` and its size,
     mtime (ns), mode, uid and gid are what the name stood for before; the keeper's size is -1 where an older
     journal does not tell it, and then that of the old inode.
     """
@@ -78,6 +80,11 @@ class Change:
             keeper_size=keeper.size,
             bytecode=bytecode,
         )
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the name was given to another inode: its keeper's, or a clone of that."""
+        return self.method is Method.HARDLINK or (self.method is Method.REFLINK and bool(self.staged))
 
     def keeper_is_as_noted(self, inode: Inode) -> bool:
         """Whether the keeper, as ``inode``, has the size and mtime that it was noted with."""

@@ -1,0 +1,131 @@
+"""Clones that take the place of duplicates (macOS), with the clone made by Linux' own call.
+
+Everything but that one call is what runs there: what is checked, exchanged, written down and undone.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+import conda_dedup_plugin.apply as apply_module
+import conda_dedup_plugin.evidence as evidence_module
+import conda_dedup_plugin.undoing as undoing_module
+from conda_dedup_plugin.model import MethodChoice, Reason
+from conda_dedup_plugin.sharing import darwin
+from conda_dedup_plugin.sharing.clone import Cloner
+from conda_dedup_plugin.sharing.probe import probe
+from tests.sharing import test_portable
+from tests.sharing.test_portable import FILES, World
+
+pytestmark = pytest.mark.filesystems
+FICLONE = 0x40049409
+REFLINK = MethodChoice.REFLINK
+
+
+def clone(descriptor: int, name: str, directory: int) -> None:
+    made = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644, dir_fd=directory)
+    try:
+        fcntl.ioctl(made, FICLONE, descriptor)
+    finally:
+        os.close(made)
+
+
+def probe_as_there(descriptor: int):
+    from dataclasses import replace
+
+    return replace(probe(descriptor), in_place=False, blocks=False)
+
+
+@pytest.fixture(params=["btrfs", "xfs"])
+def world(request: pytest.FixtureRequest, mounted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    import platformdirs
+
+    monkeypatch.setattr(platformdirs, "user_state_path", lambda *_, **__: tmp_path / "state")
+    monkeypatch.setattr(darwin, "clone", clone)
+    monkeypatch.setattr(apply_module, "Reflinker", Cloner)
+    monkeypatch.setattr(evidence_module, "probe", probe_as_there)
+    monkeypatch.setattr(undoing_module, "UNSHARES", False)
+    return World(Path(tempfile.mkdtemp(dir=mounted(request.param))))
+
+
+def numbers(world: World) -> dict[str, int]:
+    return {path: (world.two / path).stat().st_ino for path in FILES}
+
+
+def test_report_apply_undo(world: World) -> None:
+    before, inodes = world.snapshot(), numbers(world) | {"": 0}
+    test_portable.test_report_apply_undo(world, REFLINK)
+    assert world.snapshot() == before
+    assert numbers(world) != inodes
+
+
+def test_nothing_spreads(world: World) -> None:
+    test_portable.test_nothing_spreads(world, REFLINK)
+
+
+def test_replaced_since_it_was_planned(world: World) -> None:
+    test_portable.test_replaced_since_it_was_planned(world, REFLINK)
+
+
+def test_metadata_is_kept(world: World) -> None:
+    target = world.two / "lib/libone.so.1"
+    os.setxattr(target, "user.signature", b"signed")
+    other = world.one / "lib/libone.so.1"
+    os.setxattr(other, "user.other", b"not to be copied")
+    os.chown(other, 1000, 1000)
+    test_portable.test_metadata_is_kept(world)
+    assert os.listxattr(target) == ["user.signature"]
+    assert (target.stat().st_uid, other.stat().st_uid) == (0, 1000)
+
+
+def test_another_content_is_never_cloned(world: World) -> None:
+    """Whatever the records and the times say: the bytes are compared."""
+    analysis = world.analyse(REFLINK)
+    targets = [Path(analysis.scope.paths_of(share.duplicate)[0]) for share in analysis.plan.shares]
+    for target in targets:
+        stat = target.stat()
+        with open(target, "r+b") as stream:
+            stream.write(b"X")
+        os.utime(target, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    before = world.snapshot()
+    done = apply_module.apply_plan(analysis, "test")
+    assert (done.names, set(done.skipped)) == (0, {Reason.DIFFERENT})
+    assert world.snapshot() == before
+
+
+def test_names_outside(world: World) -> None:
+    """A clone would part the names of an inode, so it is left alone."""
+    for root in (world.one, world.two):
+        os.link(root / "lib/libone.so.1", root.parent / f"{root.name}-elsewhere")
+    analysis = world.analyse(REFLINK)
+    assert len(analysis.plan.shares) == len(FILES) - 1
+    assert Reason.NAMES_OUTSIDE in analysis.plan.held_by_reason()
+
+
+def test_all_names_together(world: World) -> None:
+    for root in (world.one, world.two):
+        os.link(root / "lib/libone.so.1", root / "lib/libone.so")
+    before = world.snapshot()
+    world.apply(REFLINK)
+    assert world.snapshot() == before
+    pairs = [[(root / "lib" / name).stat().st_ino for name in ("libone.so", "libone.so.1")] for root in
+             (world.one, world.two)]  # fmt: skip
+    assert all(first == second for first, second in pairs)
+    assert pairs[0] != pairs[1]
+    assert world.undo().failed == []
+    assert world.snapshot() == before
+
+
+def test_what_was_undone_by_others_is_forgotten(world: World) -> None:
+    world.apply(REFLINK)
+    for root in (world.one, world.two):
+        for path in FILES:
+            content = (root / path).read_bytes()
+            (root / path).unlink()
+            (root / path).write_bytes(content)
+    assert world.undo().names == 0
