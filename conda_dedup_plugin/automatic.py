@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import time
 from dataclasses import dataclass, replace
@@ -15,10 +14,12 @@ from .changes import CLOCK_SLACK, Changed, Command, changed_environments, touche
 from .compare import Wanted
 from .engine import analyse_inventory
 from .environments import Request, find
+from .files import real_path
 from .inventory import scan_listed
 from .model import Reason, Scope
 from .plan import PlanOptions
 from .records.conda_meta import read_dists
+from .sharing.system import user
 from .trees import is_environment, is_virtual_environment
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def share_touched(
 
 def everything(more: Iterable[str] = ()) -> Scope:
     """Return all that is discovered, the environments that are remembered, and of ``more`` what is one."""
-    prefixes = [*map(os.path.realpath, more), *(check.prefix for check in pending.remembered())]
+    prefixes = [*map(real_path, more), *(check.prefix for check in pending.remembered())]
     there = [prefix for prefix in prefixes if is_environment(prefix) or is_virtual_environment(prefix)]
     scope = find(Request(prefixes=tuple(dict.fromkeys(there))))
     return Scope(tuple(replace(tree, selected=True) for tree in scope.trees), scope.warnings)
@@ -175,7 +176,7 @@ def _share(run: _Run, scope: Scope, index: int, changed: Changed) -> Shared:
         goal=settings.goal,
         hardlink_untracked=settings.hardlink_untracked,
         normalize_bytecode=settings.normalize_bytecode,
-        euid=os.geteuid(),
+        euid=user(),
         reflink_only=changed.copies,
         # on an overlay, what an earlier command left may lie in a lower layer
         fresh_since_ns=int((run.began - CLOCK_SLACK) * 1e9),

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 
 from . import pending
 from .environments import is_environment
-from .files import read_regular
+from .files import read_regular, real_path
+from .model import NO_USER
 from .records.conda_meta import read_dists
 from .records.pip_record import site_packages
+from .sharing.system import user
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,7 +85,7 @@ def changed_environments(scope: Scope, command: Command) -> dict[str, Changed]:
     found: dict[str, Changed] = {}
     for prefix, dists in command.transactions.items():
         told = Changed(frozenset("-".join(dist) for dist in dists), since, command.copies)
-        _join(found, os.path.realpath(prefix), told)
+        _join(found, real_path(prefix), told)
     for root in _stamped(scope, command, since):
         _join(found, root, _newer(root, since, command.copies))
     _join_remembered(found, command.copies)
@@ -137,7 +139,7 @@ def _is_piped(root: str, since: float) -> bool:
 
 def _stamped(scope: Scope, command: Command, since: float) -> list[str]:
     """Return the environments in which, by their time stamps, this command was at work."""
-    target = os.path.realpath(command.target) if command.target else ""
+    target = real_path(command.target) if command.target else ""
     found = []
     if command.name in _BRINGING and is_environment(target) and _touched(target, since):
         found.append(target)
@@ -157,7 +159,7 @@ def _stamped(scope: Scope, command: Command, since: float) -> list[str]:
 
 def _is_own(root: str) -> bool:
     try:
-        return os.stat(root).st_uid == os.geteuid()
+        return user() in (NO_USER, os.stat(root).st_uid)
     except OSError:
         return False
 

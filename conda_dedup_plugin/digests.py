@@ -112,7 +112,9 @@ class DigestCache:
 
 
 def _key(inode: Inode) -> bytes:
-    return struct.pack("<QQ", inode.key.device, inode.key.number)
+    high, low = divmod(inode.key.number, 1 << 64)
+    key = struct.pack("<QQ", inode.key.device, low)
+    return key + struct.pack("<Q", high) if high else key  # on ReFS
 
 
 def _connect() -> sqlite3.Connection | None:

@@ -113,6 +113,8 @@ def _rattler_dirs() -> list[str]:
     caches = _expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     if sys.platform == "darwin":
         caches += _expanded("~/Library/Caches")
+    elif sys.platform == "win32":
+        caches += _expanded(os.environ.get("LOCALAPPDATA") or "~/AppData/Local")
     if not os.environ.get("RATTLER_CACHE_DIR"):
         chosen += (os.path.join(cache, "rattler", "cache") for cache in caches)
     if not os.environ.get("PIXI_CACHE_DIR"):
@@ -152,16 +154,20 @@ def _detached_dirs(caches: list[str]) -> list[str]:
 def _uv_dirs() -> list[str]:
     if chosen := os.environ.get("UV_CACHE_DIR"):
         return _expanded(chosen)
-    return _expanded(os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "uv"))
+    if sys.platform == "win32":
+        return _expanded(os.path.join(os.environ.get("LOCALAPPDATA") or "~/AppData/Local", "uv", "cache"))
+    else:
+        return _expanded(os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "uv"))
 
 
 def _other_homes() -> list[str]:
     """Return every user's home if this is root, as ``conda env list`` has it."""
-    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+    if sys.platform == "win32" or os.geteuid() != 0:
         return []
-    import pwd
+    else:
+        import pwd
 
-    return [entry.pw_dir for entry in pwd.getpwall()]
+        return [entry.pw_dir for entry in pwd.getpwall()]
 
 
 def _environments_txt(home: str, warnings: list[str]) -> list[str]:

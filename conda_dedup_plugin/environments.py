@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from conda_dedup_plugin.condarc import expand
 from conda_dedup_plugin.discovery_roots import Roots, known_roots
 from conda_dedup_plugin.errors import UsageError
+from conda_dedup_plugin.files import real_path
 from conda_dedup_plugin.model import Scope, Tree, TreeKind
 from conda_dedup_plugin.tree_search import search
 from conda_dedup_plugin.trees import (
@@ -165,7 +166,7 @@ class _Finder:
                 f"There is no directory {path or directory!r} to search.",
                 "Name an existing directory with --search.",
             )
-        result = search(os.path.realpath(path))
+        result = search(real_path(path))
         found = {self._add_environment(root, virtual=True) for root in result.environments}
         found |= {self._add_cache(root) for root in result.caches}
         if result.unreadable:
@@ -178,7 +179,7 @@ class _Finder:
 
     def _add_environment(self, path: str, virtual: bool = False) -> str | None:
         """Add the environment at a path, a virtual one only if so wished."""
-        root = os.path.realpath(path)
+        root = real_path(path)
         conda = self._accessible(os.path.join(root, "conda-meta")) and is_environment(root)
         if not conda and not (virtual and is_virtual_environment(root)):
             return None
@@ -192,7 +193,7 @@ class _Finder:
         uv = is_uv_cache(path)
         if not uv and (not self._accessible(path) or not is_package_cache(path)):
             return None
-        root = os.path.realpath(path)
+        root = real_path(path)
         if root not in self.trees:
             self.trees[root] = uv_cache_tree(root) if uv else cache_tree(root, self.roots)
         return root

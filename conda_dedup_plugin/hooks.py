@@ -98,10 +98,15 @@ def after(command: str) -> None:
         _say(f"nothing more was shared ({type(exc).__name__}: {exc}); conda itself is done")
 
 
+def _is_for_this_system() -> bool:
+    """Whether files are shared after each command; on Windows, where much is in use, only when asked for."""
+    return sys.platform != "win32"
+
+
 def _after(command: str) -> None:
     from conda.base.context import context
 
-    if context.dry_run or context.download_only or sys.platform != "linux":
+    if context.dry_run or context.download_only or not _is_for_this_system():
         return
     from .settings import load
 

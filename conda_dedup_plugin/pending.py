@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from .files import real_path
 from .state import environment_directory, is_running, process_identity, state_directory, write_atomically
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def note(
 
     What a dead process had announced there is taken over.
     """
-    prefix = os.path.realpath(prefix)
+    prefix = real_path(prefix)
     check = read(prefix)
     announced = _own(linked, copies, since, wheels)
     before = check.pending
@@ -102,7 +103,7 @@ def _own(linked: Iterable[str], copies: bool, since: float | None, wheels: Itera
 
 def clear(prefix: str) -> None:
     """Take back what was announced."""
-    prefix = os.path.realpath(prefix)
+    prefix = real_path(prefix)
     check = read(prefix)
     check.pending = None
     _write(check)
@@ -110,7 +111,7 @@ def clear(prefix: str) -> None:
 
 def is_somebody_elses(prefix: str, since: float) -> bool:
     """Whether another run is at work on an environment, or has seen to it since that time."""
-    check = read(os.path.realpath(prefix))
+    check = read(real_path(prefix))
     if check.pending is not None and check.pending.process != process_identity(os.getpid()):
         return is_running(check.pending.process)
     return check.checked is not None and check.checked >= since
@@ -118,7 +119,7 @@ def is_somebody_elses(prefix: str, since: float) -> bool:
 
 def done(prefix: str, specs: Sequence[str], result: Result) -> None:
     """Remember a check of an environment; its pending work is done."""
-    _write(Check(os.path.realpath(prefix), time.time(), list(specs), result))
+    _write(Check(real_path(prefix), time.time(), list(specs), result))
 
 
 def put_off(
@@ -132,7 +133,7 @@ def put_off(
 ) -> None:
     """Remember a check that came to no end: what is left of it, and of all that was announced."""
     left = _own(linked, copies, since, wheels)
-    _write(Check(os.path.realpath(prefix), time.time(), list(specs), result, left))
+    _write(Check(real_path(prefix), time.time(), list(specs), result, left))
 
 
 def remembered() -> Iterator[Check]:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import sys
 import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import StateError
+from .files import real_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from contextlib import ExitStack
+    from pathlib import Path
 
 _APP = "conda-dedup"
 
@@ -34,21 +36,22 @@ def state_directory() -> Path:
         raise StateError(f"the state directory {str(path)!r} cannot be made ({exc.strerror})") from exc
     if not usable:
         raise StateError(f"the state directory {str(path)!r} cannot be written to")
-    writable = 0o022 if os.geteuid() == 0 else 0o002  # a group of their own is usual for users
-    ours = found.st_uid == os.geteuid() and not found.st_mode & writable
-    if not ours or (os.geteuid() == 0 and parent.st_uid != 0):
-        # what a journal says is done to files, so nobody else may have written it (sudo may keep HOME)
-        raise StateError(
-            f"the state directory {str(path)!r} belongs to, or can be written to by, another user",
-            "Set XDG_STATE_HOME to a directory of your own.",
-        )
+    if sys.platform != "win32":  # there it is in the user's profile, where nobody else may write
+        writable = 0o022 if os.geteuid() == 0 else 0o002  # a group of their own is usual for users
+        ours = found.st_uid == os.geteuid() and not found.st_mode & writable
+        if not ours or (os.geteuid() == 0 and parent.st_uid != 0):
+            # what a journal says is done to files, so nobody else may have written it (sudo may keep HOME)
+            raise StateError(
+                f"the state directory {str(path)!r} belongs to, or can be written to by, another user",
+                "Set XDG_STATE_HOME to a directory of your own.",
+            )
     return path
 
 
 def environment_directory(root: str) -> Path:
     """Return the directory that holds what we remember of the tree at ``root``, made if missing."""
     with contextlib.suppress(OSError):  # a component that changes this very moment
-        root = os.path.realpath(root)
+        root = real_path(root)
     digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
     path = state_directory() / "envs" / digest
     try:
@@ -114,14 +117,9 @@ def process_identity(pid: int) -> str:
 
     Empty if there is none, or if it is dead and nobody has waited for it yet.
     """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
-    # the name of the program, in parentheses, may hold blanks; the start time is the 22nd field
-    fields = stat.rpartition(b")")[2].split()
-    return "" if fields[0] in (b"Z", b"X") else f"{boot}/{pid}/{fields[19].decode()}"
+    from .sharing.system import process_started
+
+    return process_started(pid)
 
 
 def is_running(identity: str) -> bool:

@@ -1,7 +1,7 @@
 """What one directory is: an environment or a package cache, made by whom, and called what."""
 
 # Paths are plain strings here, as in Tree.root and in what scandir gives.
-# ruff: noqa: PTH112, PTH113, PTH118, PTH119, PTH120, PTH206
+# ruff: noqa: PTH112, PTH113, PTH118, PTH119, PTH120
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import re
 import stat
 from typing import TYPE_CHECKING
 
-from conda_dedup_plugin.files import read_regular
+from conda_dedup_plugin.files import read_regular, real_path
 from conda_dedup_plugin.model import Manager, Tree, TreeKind
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _MAMBA_COMMAND = re.compile(
 
 def is_build_tree(path: str) -> bool:
     """Whether a path lies in a directory that conda-build works in."""
-    return any(part.startswith(BUILD_TREES) for part in path.split(os.sep))
+    return any(part.startswith(BUILD_TREES) for part in path.replace(os.sep, "/").split("/"))
 
 
 def is_environment(path: str) -> bool:
@@ -82,7 +82,7 @@ def is_package(path: str) -> bool:
 
 def environment_tree(path: str, roots: Roots) -> Tree:
     """Return the environment, virtual or not, at ``path``, which may lead to it through symbolic links."""
-    root = os.path.realpath(path)
+    root = real_path(path)
     return Tree(
         root=root,
         kind=TreeKind.ENVIRONMENT,
@@ -104,14 +104,14 @@ def uv_cache_tree(root: str) -> Tree:
 
 
 def _environment_name(path: str, root: str, roots: Roots) -> str:
-    if root in {os.path.realpath(base) for base in roots.bases}:
+    if root in {real_path(base) for base in roots.bases}:
         return "base"
     # As conda has it: the name in the envs_dir, even if that is a link to an environment elsewhere.
     if os.path.dirname(path) in roots.envs_dirs:
         return os.path.basename(path)
     name = os.path.basename(root)
     directory = os.path.dirname(root)
-    if directory in {os.path.realpath(envs_dir) for envs_dir in roots.envs_dirs}:
+    if directory in {real_path(envs_dir) for envs_dir in roots.envs_dirs}:
         return name
     project, hidden, _ = _split_project(directory)
     if _is_detached(root, roots):
@@ -129,7 +129,7 @@ def _is_detached(root: str, roots: Roots) -> bool:
     if os.path.lexists(os.path.join(root, "conda-meta", "pixi")):
         return True
     places = (os.path.join(cache, "envs") for cache in roots.rattler_dirs)
-    return os.path.dirname(project) in map(os.path.realpath, places)
+    return os.path.dirname(project) in map(real_path, places)
 
 
 def _split_project(directory: str) -> tuple[str, str, str]:
@@ -143,7 +143,7 @@ def _split_project(directory: str) -> tuple[str, str, str]:
 
 def _cache_name(root: str) -> str:
     """Return the last components up to one that says more than ``pkgs``, ``cache`` and ``archive-v0``."""
-    parts = root.split(os.sep)
+    parts = root.split("/")
     start = len(parts) - 1
     while start > 1 and (parts[start] in ("pkgs", "cache") or _UV_ARCHIVES.fullmatch(parts[start])):
         start -= 1
@@ -175,7 +175,7 @@ def _cache_manager(root: str, roots: Roots) -> Manager:
     """Tell rattler's caches from conda's, for which the stricter rules hold."""
     if os.path.lexists(os.path.join(root, "urls.txt")):
         return Manager.CONDA
-    if any(root.startswith(os.path.join(os.path.realpath(place), "")) for place in roots.rattler_dirs):
+    if any(root.startswith(f"{real_path(place)}/") for place in roots.rattler_dirs):
         return Manager.RATTLER
     # rattler locks NAME-VERSION-BUILD beside it; mamba's only lock is pkgs/pkgs.lock.
     if any(os.path.lexists(f"{child}.lock") for child in _children(root) if is_package(child)):

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -46,7 +45,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     from .parser import add_scope_options
 
-    parser.set_defaults(dedup_anywhere=True)
     add_scope_options(parser)
     parser.add_argument("-q", "--quiet", action="store_true", help="say nothing of what was shared")
     parser.add_argument("dedup_command", nargs=REMAINDER, metavar="-- COMMAND ...",
@@ -73,15 +71,14 @@ def execute(options: argparse.Namespace) -> int:
         )
     began = time.time()
     code = _run(command)
-    if sys.platform == "linux":
-        with _one_interrupt():
-            try:
-                _share(options, command, began)
-            except KeyboardInterrupt:
-                _say("interrupted; what was shared until then is complete")
-            except BaseException as exc:
-                what = str(exc) if isinstance(exc, DedupError) else f"{type(exc).__name__}: {exc}"
-                _say(f"nothing more was shared ({what}); the command itself is done")
+    with _one_interrupt():
+        try:
+            _share(options, command, began)
+        except KeyboardInterrupt:
+            _say("interrupted; what was shared until then is complete")
+        except BaseException as exc:
+            what = str(exc) if isinstance(exc, DedupError) else f"{type(exc).__name__}: {exc}"
+            _say(f"nothing more was shared ({what}); the command itself is done")
     return code
 
 
