@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from .model import Hazard, Reason
 from .policy import HARDLINK_REFUSED, in_bundle, loader_sensitive, takes_any_mtime
-from .reflinks import reflink_refused
+from .reflinks import clone_refused, reflink_refused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -96,7 +96,10 @@ class HardlinkRules:
             0 if any(tree.is_conda_cache for tree in trees) else 1 if any(t.is_cache for t in trees) else 2
         )
         movable = self.immovable(inode) is None
-        changeable = reflink_refused(inode, self._scope, self._options) is None
+        changeable = (
+            reflink_refused(inode, self._scope, self._options) is None
+            and clone_refused(inode, self._scope, self._devices[inode.key.device]) is None
+        )
         return (cache, movable, changeable, -inode.nlink, inode.mtime_ns, inode.key)
 
     def immovable(self, inode: Inode) -> Reason | None:

@@ -33,29 +33,25 @@ def probe(descriptor: int) -> Device:
     A file is asked to be de-duplicated against itself at the same place: a device that can reflink
     calls that invalid, any other calls the request unsupported; nothing is changed.
     """
-    if sys.platform == "linux":
-        stat = os.fstat(descriptor)
-        return _probe(descriptor, stat, min(stat.st_blksize, stat.st_size))
-    else:
+    if sys.platform != "linux":
         return capabilities(descriptor)
-
-
-def _probe(descriptor: int, stat: os.stat_result, block: int) -> Device:
-    kind = file_system(descriptor)
-    overlay = kind == "overlay"
-    dedupes = False if overlay else _can_dedupe(descriptor, block)
-    return Device(
-        number=stat.st_dev,
-        file_system=kind,
-        reflink=dedupes is True,
-        certain=dedupes is not None,
-        hardlink=kind not in _NO_HARDLINKS,
-        overlay=overlay,
-        remote=kind in REMOTE,
-        link_limit=LINK_LIMITS.get(kind, DEFAULT_LINK_LIMIT),
-        pool=file_system_id(descriptor),
-        block_size=max(os.fstatvfs(descriptor).f_bsize, BLOCK) if dedupes else BLOCK,
-    )
+    else:
+        stat = os.fstat(descriptor)
+        kind = file_system(descriptor)
+        overlay = kind == "overlay"
+        dedupes = False if overlay else _can_dedupe(descriptor, min(stat.st_blksize, stat.st_size))
+        return Device(
+            number=stat.st_dev,
+            file_system=kind,
+            reflink=dedupes is True,
+            certain=dedupes is not None,
+            hardlink=kind not in _NO_HARDLINKS,
+            overlay=overlay,
+            remote=kind in REMOTE,
+            link_limit=LINK_LIMITS.get(kind, DEFAULT_LINK_LIMIT),
+            pool=file_system_id(descriptor),
+            block_size=max(os.fstatvfs(descriptor).f_bsize, BLOCK) if dedupes else BLOCK,
+        )
 
 
 def file_system_id(descriptor: int) -> str:
