@@ -6,9 +6,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from .layouts import BLOCK, CompressedSizes, shared_extents
+from .layouts import BLOCK, CompressedSizes, disk_bytes_of, shared_extents
 from .ledger import Ledger
-from .model import Extent, Inode, InodeKey, Name, Totals, disk_bytes_of
+from .model import Extent, Inode, InodeKey, Name, Totals
 from .policy import hazard_of
 
 if TYPE_CHECKING:

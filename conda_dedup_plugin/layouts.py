@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from array import array
 from bisect import bisect_right
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable
 
     from .model import Inode
@@ -50,6 +52,14 @@ class Layout(NamedTuple):
     def encoded(self) -> bool:
         """Whether any of it is compressed."""
         return any(extent.encoded for extent in self.extents)
+
+
+def disk_bytes_of(stat: os.stat_result) -> int:
+    """Return what a file takes on its device; Windows does not say, so it is taken to be whole blocks."""
+    if sys.platform == "win32":
+        return -(-stat.st_size // BLOCK) * BLOCK
+    else:
+        return stat.st_blocks * 512
 
 
 def append(extents: list[Extent], found: Extent) -> None:

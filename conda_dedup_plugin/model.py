@@ -6,12 +6,11 @@ to its root, with ``/`` between components, decoded with ``os.fsdecode``.
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from .kinds import Cause, Goal, Hazard, Manager, Method, MethodChoice, Reason, TreeKind
-from .layouts import Extent, Layout
+from .layouts import Extent, Layout, disk_bytes_of
 from .totals import Totals, TreeTotals
 
 if TYPE_CHECKING:
@@ -50,8 +49,6 @@ SETID_BITS = 0o6000
 SCHEMA = 1
 #: In the place of a user, where files have no owner that could be compared (Windows).
 NO_USER = -1
-#: Where a file does not say what it takes (Windows), it is taken to be whole clusters of so many bytes.
-_CLUSTER = 4096
 #: Our staging directories begin so; they stand at the root of a tree, and only during a run.
 STAGING_PREFIX = ".conda-dedup-"
 
@@ -153,14 +150,6 @@ class InodeKey(NamedTuple):
 
     device: int
     number: int
-
-
-def disk_bytes_of(stat: os.stat_result) -> int:
-    """Return what a file takes on its device."""
-    if sys.platform == "win32":
-        return -(-stat.st_size // _CLUSTER) * _CLUSTER
-    else:
-        return stat.st_blocks * 512
 
 
 @dataclass(slots=True)

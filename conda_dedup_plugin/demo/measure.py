@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..model import disk_bytes_of
+from ..layouts import disk_bytes_of
 from ..sharing.extents import layout_of
 from ..sharing.probe import probe
 

@@ -12,7 +12,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ..model import Inode, Method, Reason, disk_bytes_of
+from ..layouts import disk_bytes_of
+from ..model import Inode, Method, Reason
 from . import leases
 from .batches import READ_BEFORE_LEASE, Batches
 from .compare import same_bytes
