@@ -44,14 +44,14 @@ def find_leftovers(scope: Scope) -> list[Leftover]:
 def _below(root: str, roots: Collection[str]) -> Iterator[Leftover]:
     """Yield those of one tree; what is in a tree inside it is that one's, and so is its lock."""
     for folder, folders, names in os.walk(root):
-        below = folder[len(root) + 1 :]
+        below = folder[len(root) + 1 :].replace(os.sep, "/")
         for name in [*folders, *names]:
             if name.startswith(STAGING_PREFIX):
                 yield from _leftover(root, f"{below}/{name}".lstrip("/"))
         folders[:] = [
             name
             for name in folders
-            if not name.startswith(STAGING_PREFIX) and f"{folder}/{name}" not in roots
+            if not name.startswith(STAGING_PREFIX) and f"{folder}/{name}".replace(os.sep, "/") not in roots
         ]
 
 

@@ -17,7 +17,7 @@ from .opening import as_planned, is_privileged, open_inode, open_name
 from .outcome import SkipError
 from .private import Replacer
 from .staging import COPY_SUFFIX
-from .system import copy_metadata, refused, set_times, stat_at
+from .system import copy_metadata, is_gone, refused, set_times, stat_at
 
 if TYPE_CHECKING:
     from ..journal import Journal
@@ -89,5 +89,5 @@ class Cloner(Replacer["Share"]):
             self._source = None
 
     def _freed(self, job: Job[Share]) -> int:
-        gone = os.fstat(job.old.descriptor).st_nlink == 0
+        gone = is_gone(job.old.descriptor)
         return job.task.freed_bytes if gone else 0

@@ -107,24 +107,35 @@ def capabilities(descriptor: int) -> Device:
 
 
 def layout(descriptor: int) -> Layout | None:
-    """Return where the bytes of an open file lie; None where the file system does not tell."""
+    """Return where the bytes of an open file lie; None where the file system does not tell.
+
+    What has no place yet is written first.
+    """
     size = os.fstat(descriptor).st_size
-    runs: list[tuple[int, int, int]] = []
-    offset = 0
     try:
-        while offset < size:
-            asked = types.LOG2PHYS.pack(0, size - offset, offset)
-            answer = fcntl.fcntl(descriptor, types.F_LOG2PHYS_EXT, asked)
-            _, length, place = types.LOG2PHYS.unpack(answer)
-            if length <= 0:
-                return None
-            runs.append((offset, place, length))
-            offset += length
+        runs = _runs(descriptor, size)
+        if not runs or any(place < 0 for _, place, _ in runs):
+            os.fsync(descriptor)
+            runs = _runs(descriptor, size)
     except OSError as exc:
         if exc.errno in (errno.ENOTTY, errno.ENOTSUP, errno.EINVAL, errno.ERANGE):
             return None
         raise
     return types.layout_of_runs(runs)
+
+
+def _runs(descriptor: int, size: int) -> list[tuple[int, int, int]]:
+    """Return (logical, physical, length); none if the system does not go on."""
+    runs: list[tuple[int, int, int]] = []
+    offset = 0
+    while offset < size:
+        asked = types.LOG2PHYS.pack(0, size - offset, offset)
+        _, length, place = types.LOG2PHYS.unpack(fcntl.fcntl(descriptor, types.F_LOG2PHYS_EXT, asked))
+        if length <= 0:
+            return []
+        runs.append((offset, place, length))
+        offset += length
+    return runs
 
 
 def link_descriptor(descriptor: int, directory: int, name: str) -> None:

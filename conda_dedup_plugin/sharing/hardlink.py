@@ -14,6 +14,7 @@ from .compare import same_bytes
 from .job import Job, OpenFile
 from .opening import as_planned, is_privileged, open_inode, untouched, xattrs_of
 from .outcome import SkipError
+from .system import is_gone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -102,5 +103,5 @@ class Hardlinker(Batches["Share"]):
                 raise SkipError(Reason.CHANGED)
 
     def _freed(self, job: Job[Share]) -> int:
-        gone = os.fstat(job.old.descriptor).st_nlink == 0
+        gone = is_gone(job.old.descriptor)
         return job.task.freed_bytes if gone else 0

@@ -151,6 +151,11 @@ def is_private(directory: int) -> bool:
     return stat.st_uid == os.geteuid() and not stat.st_mode & 0o077
 
 
+def is_gone(descriptor: int) -> bool:
+    """Whether an open file has no name any more."""
+    return os.fstat(descriptor).st_nlink == 0
+
+
 def set_times(descriptor: int, accessed_ns: int, modified_ns: int) -> None:
     """Set the times of an open file."""
     os.utime(descriptor, ns=(accessed_ns, modified_ns))

@@ -21,7 +21,7 @@ from .copying import copy_bytes, digest_of
 from .job import Job, OpenFile, TaskT
 from .opening import as_planned, is_privileged, open_inode, open_name, untouched
 from .outcome import SkipError
-from .system import copy_metadata, set_times
+from .system import copy_metadata, is_gone, set_times
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,5 +148,5 @@ class Privatizer(Replacer[Copy]):
         return name, key
 
     def _freed(self, job: Job[Copy]) -> int:
-        gone = os.fstat(job.old.descriptor).st_nlink == 0
+        gone = is_gone(job.old.descriptor)
         return 0 if gone else -disk_bytes_of(os.fstat(job.keeper.descriptor))

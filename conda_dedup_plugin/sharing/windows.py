@@ -81,15 +81,10 @@ def open_file(name: str, directory: int, key: InodeKey, writable: bool = False) 
 
 
 def create(name: str, directory: int) -> int:
-    """Make an empty file and open it to read and write."""
-    handle = calls.open_native(
-        name,
-        directory,
-        types.READ | types.WRITE,
-        types.SHARE_NO_WRITE,
-        types.NON_DIRECTORY_FILE,
-        types.CREATE,
-    )
+    """Make an empty file and open it to read and write, and to say who may do what with it."""
+    access = types.READ | types.WRITE | types.WRITE_DACL
+    options = types.NON_DIRECTORY_FILE
+    handle = calls.open_native(name, directory, access, types.SHARE_NO_WRITE, options, types.CREATE)
     return calls.descriptor_of(handle, writable=True)
 
 

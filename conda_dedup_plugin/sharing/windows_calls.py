@@ -21,12 +21,12 @@ _PATH_LENGTH = 32_768
 
 @functools.cache
 def library(name: str) -> Any:
-    """Return ``kernel32`` or ``ntdll``, its functions typed where a handle or pointer comes back."""
+    """Return a library of the system, its functions typed where a handle comes back."""
     if sys.platform == "win32":
         found = ctypes.WinDLL(name, use_last_error=True)
         if name == "ntdll":
             found.RtlNtStatusToDosError.restype = ctypes.c_ulong
-        else:
+        elif name == "kernel32":
             found.OpenProcess.restype = ctypes.c_void_p
             found.CreateFileW.restype = ctypes.c_void_p
         return found
@@ -129,15 +129,36 @@ def open_native(
     return opened
 
 
+def query(handle: int, kind: int, found: ctypes.Structure) -> None:
+    """Ask GetFileInformationByHandleEx."""
+    check(
+        library("kernel32").GetFileInformationByHandleEx(
+            ctypes.c_void_p(handle), kind, ctypes.byref(found), ctypes.sizeof(found)
+        )
+    )
+
+
 def attributes_of_handle(handle: int) -> int:
     """Return the FILE_ATTRIBUTE_* of an open file."""
     found = types.AttributeTagInfo()
-    check(
-        library("kernel32").GetFileInformationByHandleEx(
-            ctypes.c_void_p(handle), types.ATTRIBUTE_TAG_INFO, ctypes.byref(found), ctypes.sizeof(found)
-        )
-    )
+    query(handle, types.ATTRIBUTE_TAG_INFO, found)
     return int(found.FileAttributes)
+
+
+def security_of(handle: int, parts: int) -> bytes:
+    """Return parts of the security descriptor of an open file, self-relative."""
+    advapi, size = library("advapi32"), ctypes.c_uint32()
+    advapi.GetKernelObjectSecurity(ctypes.c_void_p(handle), parts, None, 0, ctypes.byref(size))
+    buffer = ctypes.create_string_buffer(size.value or 1)
+    check(
+        advapi.GetKernelObjectSecurity(ctypes.c_void_p(handle), parts, buffer, size.value, ctypes.byref(size))
+    )
+    return buffer.raw[: size.value]
+
+
+def set_security(handle: int, parts: int, descriptor: bytes) -> None:
+    """Set parts of the security descriptor of an open file."""
+    check(library("advapi32").SetKernelObjectSecurity(ctypes.c_void_p(handle), parts, descriptor))
 
 
 def set_basic(handle: int, info: types.BasicInfo) -> None:

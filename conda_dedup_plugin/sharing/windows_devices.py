@@ -9,6 +9,7 @@ import os
 from ..model import Device, Layout, Reason
 from . import windows_calls as calls
 from . import windows_types as types
+from .outcome import SkipError
 from .windows_errors import ERROR_HANDLE_EOF, ERROR_MORE_DATA
 
 #: The names of file systems that are always remote; those of others are asked for by handle.
@@ -18,16 +19,34 @@ DEFAULT_LINK_LIMIT = 1_023
 _ANSWER = 64 * 1024
 
 
+def is_gone(descriptor: int) -> bool:
+    """Whether an open file has no name any more."""
+    found = types.StandardInfo()
+    calls.query(calls.handle_of(descriptor), types.STANDARD_INFO, found)
+    return bool(found.DeletePending) or found.NumberOfLinks == 0
+
+
 def copy_metadata(source: int, stat: os.stat_result, target: int) -> None:
-    """Copy what is kept with a file: a copy has its rights from the directory, as the first one had."""
-    attributes = calls.attributes_of_handle(calls.handle_of(source))
-    calls.set_basic(calls.handle_of(target), types.BasicInfo(FileAttributes=attributes))
+    """Give ``target``, which is open to write, the attributes of ``source``, and who may do what with it.
+
+    Its bytes are on the device then: once it is open for reading alone, that cannot be had any more.
+    """
+    first, second = calls.handle_of(source), calls.handle_of(target)
+    wanted = calls.security_of(first, types.DACL)
+    if wanted != calls.security_of(second, types.DACL):
+        calls.set_security(second, types.DACL, wanted)
+        if wanted != calls.security_of(second, types.DACL):
+            raise SkipError(Reason.OTHER_XATTRS)
+    attributes = types.copied_attributes(calls.attributes_of_handle(first))
+    os.fsync(target)
+    calls.set_basic(second, types.BasicInfo(FileAttributes=attributes))
 
 
 def attributes_of(descriptor: int) -> bytes:
-    """Return FILE_ATTRIBUTE_* as a comparable value, but for that which backups set."""
-    found = calls.attributes_of_handle(calls.handle_of(descriptor))
-    return b"%x" % (found & ~types.NOT_COMPARED)
+    """Return FILE_ATTRIBUTE_*, but for what backups set, owner and rights as a comparable value."""
+    handle = calls.handle_of(descriptor)
+    attributes = calls.attributes_of_handle(handle) & ~types.NOT_COMPARED
+    return b"%x " % attributes + calls.security_of(handle, types.OWNER_GROUP_AND_DACL)
 
 
 def has_capabilities(attributes: bytes) -> bool:

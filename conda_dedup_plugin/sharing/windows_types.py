@@ -26,6 +26,12 @@ ATTRIBUTE_NORMAL = 0x80
 #: Changed by backups, sync programs and the search index: archive, normal, not indexed, pinned, unpinned.
 NOT_COMPARED = 0x20 | ATTRIBUTE_NORMAL | 0x2000 | 0x80000 | 0x100000
 ATTRIBUTE_REPARSE_POINT = 0x400
+#: What of the attributes goes with a copy: read-only, hidden, system, archive, not indexed.
+_COPIED = 0x1 | 0x2 | 0x4 | 0x20 | 0x2000
+#: SECURITY_INFORMATION, and the right to change the list of who may do what.
+OWNER_GROUP_AND_DACL = 0x7
+DACL = 0x4
+WRITE_DACL = 0x40000
 #: NtCreateFile: what to do, and how.
 OPEN = 1
 CREATE = 2
@@ -42,6 +48,7 @@ DISPOSITION_INFORMATION_EX = 64
 RENAME_INFORMATION_EX = 65
 FULL_SIZE_INFORMATION = 7
 BASIC_INFO = 0
+STANDARD_INFO = 1
 ATTRIBUTE_TAG_INFO = 9
 REMOTE_PROTOCOL_INFO = 13
 REMOTE_PROTOCOL_SIZE = 116
@@ -110,6 +117,18 @@ class AttributeTagInfo(ctypes.Structure):
     _fields_ = (("FileAttributes", ctypes.c_uint32), ("ReparseTag", ctypes.c_uint32))
 
 
+class StandardInfo(ctypes.Structure):
+    """FILE_STANDARD_INFO."""
+
+    _fields_ = (
+        ("AllocationSize", ctypes.c_int64),
+        ("EndOfFile", ctypes.c_int64),
+        ("NumberOfLinks", ctypes.c_uint32),
+        ("DeletePending", ctypes.c_uint8),
+        ("Directory", ctypes.c_uint8),
+    )
+
+
 class NamedInformation(ctypes.Structure):
     """FILE_RENAME_INFORMATION and FILE_LINK_INFORMATION, but for the name at their end."""
 
@@ -146,6 +165,11 @@ class FullSize(ctypes.Structure):
     def cluster(self) -> int:
         """The bytes of a cluster."""
         return int(self.SectorsPerAllocationUnit) * int(self.BytesPerSector)
+
+
+def copied_attributes(attributes: int) -> int:
+    """Return those of a file's attributes that its copy gets, which are never none."""
+    return attributes & _COPIED or ATTRIBUTE_NORMAL
 
 
 def named(directory: int, name: str, flags: int) -> bytes:

@@ -18,7 +18,6 @@ from conda_dedup_plugin.sharing.probe import probe
 from conda_dedup_plugin.sharing.staging import Swap
 from conda_dedup_plugin.sharing.system import user
 from conda_dedup_plugin.undo import plan_undo, undo
-from tests.lab import needs
 from tests.lab.forge import Forge, noise
 
 DIST = ("one", "1.0", "0")
@@ -255,4 +254,4 @@ def test_the_command_line(world: World, capsys: pytest.CaptureFixture[str]) -> N
     out, err = capsys.readouterr()
     assert out
     assert "error" not in err
-    needs("every file is as it was", all((world.two / path).read_bytes() == FILES[path] for path in FILES))
+    assert all((world.two / path).read_bytes() == content for path, content in FILES.items())

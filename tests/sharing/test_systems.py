@@ -82,6 +82,7 @@ def test_every_module_can_be_imported(system: str) -> None:
         (windows_types.IoStatusBlock, 16, {"Information": 8}),
         (windows_types.BasicInfo, 40, {"LastAccessTime": 8, "LastWriteTime": 16, "FileAttributes": 32}),
         (windows_types.AttributeTagInfo, 8, {"ReparseTag": 4}),
+        (windows_types.StandardInfo, 24, {"NumberOfLinks": 16, "DeletePending": 20}),
         (windows_types.NamedInformation, 24, {"RootDirectory": 8, "FileNameLength": 16}),
         (
             windows_types.DuplicateExtents,
@@ -169,6 +170,12 @@ def test_paths_of_windows(path: str, native: str, volume: str | None, names: lis
     assert windows_types.native_path(path) == native
     if volume is not None:
         assert windows_types.components(path) == (volume, names)
+
+
+def test_attributes_that_a_copy_gets() -> None:
+    """Never none, which would mean that they stay as they are; what the file system sets is left out."""
+    assert windows_types.copied_attributes(0x21) == 0x21
+    assert windows_types.copied_attributes(0x200 | 0x800 | 0x8000) == 0x80
 
 
 def test_times_of_windows() -> None:
