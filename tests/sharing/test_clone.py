@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from conda_dedup_plugin.model import MethodChoice, Reason
 from conda_dedup_plugin.sharing import darwin
 from conda_dedup_plugin.sharing.clone import Cloner
 from conda_dedup_plugin.sharing.probe import probe
+from tests.lab.steps import changing_steps, run_and_kill
 from tests.sharing import test_portable
 from tests.sharing.test_portable import FILES, World
 
@@ -42,15 +44,26 @@ def probe_as_there(descriptor: int):
 
 
 @pytest.fixture(params=["btrfs", "xfs"])
-def world(request: pytest.FixtureRequest, mounted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+def make_world(request: pytest.FixtureRequest, mounted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     import platformdirs
 
-    monkeypatch.setattr(platformdirs, "user_state_path", lambda *_, **__: tmp_path / "state")
+    state = tmp_path / "state"
+    monkeypatch.setattr(platformdirs, "user_state_path", lambda *_, **__: state)
     monkeypatch.setattr(darwin, "clone", clone)
     monkeypatch.setattr(apply_module, "Reflinker", Cloner)
     monkeypatch.setattr(evidence_module, "probe", probe_as_there)
     monkeypatch.setattr(undoing_module, "UNSHARES", False)
-    return World(Path(tempfile.mkdtemp(dir=mounted(request.param))))
+
+    def make() -> World:
+        shutil.rmtree(state, ignore_errors=True)
+        return World(Path(tempfile.mkdtemp(dir=mounted(request.param))))
+
+    return make
+
+
+@pytest.fixture
+def world(make_world) -> World:
+    return make_world()
 
 
 def numbers(world: World) -> dict[str, int]:
@@ -129,3 +142,25 @@ def test_what_was_undone_by_others_is_forgotten(world: World) -> None:
             (root / path).unlink()
             (root / path).write_bytes(content)
     assert world.undo().names == 0
+
+
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.soak)])
+def test_killed_at_any_step(make_world, every: int) -> None:
+    """Every path keeps what it had, the next run sees to the rest, and that can be undone."""
+    counted = make_world()
+    steps = changing_steps(lambda: counted.apply(REFLINK))[::every]
+    killed = 0
+    for step in steps:
+        world = make_world()
+        before = world.snapshot()
+        killed += run_and_kill(lambda world=world: world.apply(REFLINK), step)
+        now = world.snapshot()
+        assert {path: now[path] for path in before} == before
+        done = world.apply(REFLINK)
+        assert (done.failed, done.notes) == ([], [])
+        assert world.snapshot() == before
+        assert list(world.one.parent.rglob("*conda-dedup*")) == []
+        assert world.undo().failed == []
+        assert world.snapshot() == before
+        assert len(world.analyse(REFLINK).plan.shares) == len(FILES)
+    assert killed > 20  # the last steps may not be reached
