@@ -43,7 +43,11 @@ LIBRARY = "lib/libx.so"
 # -- pure -------------------------------------------------------------------------------------------------
 
 #: For each place in a file the place on the device, or None for a hole.
-CELLS = st.lists(st.none() | st.integers(0, 30), max_size=24)
+CELLS = st.lists(st.tuples(st.none() | st.integers(0, 20), st.integers(1, 8)), max_size=5).map(
+    lambda runs: [
+        None if start is None else start + place for start, length in runs for place in range(length)
+    ][:24]
+)
 SPLITS = st.sets(st.integers(0, 24))
 
 
