@@ -78,16 +78,17 @@ def total(extents: Iterable[Extent]) -> int:
 
 
 def common_bytes(first: Layout, second: Layout) -> int:
-    """Return how many bytes of two files lie at the same place of the device."""
-    places = sorted(
-        (extent.physical, extent.physical + extent.length, extent.physical - extent.logical)
-        for extent in first.extents
-    )
+    """Return how many bytes of two files lie at the same place of the device.
+
+    What is compressed is at the place where it begins; it ends before its length says.
+    """
     found = 0
-    for logical, physical, length, _ in second.extents:
-        for start, end, offset in places:
-            if offset == physical - logical:
-                found += max(0, min(end, physical + length) - max(start, physical))
+    for logical, physical, length, encoded in second.extents:
+        for start, place, size, packed in first.extents:
+            if encoded != packed:
+                continue
+            if place == physical if encoded else place - start == physical - logical:
+                found += max(0, min(start + size, logical + length) - max(start, logical))
     return found
 
 

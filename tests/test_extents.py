@@ -84,6 +84,20 @@ def test_common_bytes(one, other, splits, others):
     assert common_bytes(second, first) == expected
 
 
+def test_compressed_extents_are_where_they_begin():
+    """The first takes less than its length, and the next is written behind it."""
+
+    def packed(*pieces):
+        return Layout(tuple(Extent(*piece, True) for piece in pieces), False, True)
+
+    whole = packed((0, 100, 32))
+    assert common_bytes(whole, packed((17, 117, 11))) == 0
+    assert common_bytes(whole, packed((0, 100, 32))) == 32
+    assert common_bytes(whole, packed((8, 100, 24), (0, 300, 8))) == 24
+    assert common_bytes(packed((0, 100, 8), (20, 100, 12)), packed((4, 100, 20))) == 8
+    assert common_bytes(whole, Layout((Extent(0, 100, 32),), False, True)) == 0
+
+
 @given(CELLS, SPLITS, st.sets(st.integers(0, 24)))
 def test_shared_extents(cells, splits, alone):
     """What is not one's own is shared."""
