@@ -17,7 +17,7 @@ from .progress import Progress
 from .sharing.outcome import Outcome
 from .sharing.private import Privatizer
 from .sharing.system import free_bytes
-from .sharing.unshare import Unsharer
+from .sharing.whole import Unsharer
 from .undoing import Undoing, plan_all_links, plan_undo
 
 if TYPE_CHECKING:

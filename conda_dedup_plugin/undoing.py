@@ -14,7 +14,7 @@ from .sharing.extents import layout_of
 from .sharing.opening import open_inode
 from .sharing.private import Copy
 from .sharing.system import lstat
-from .sharing.whole import UNSHARES
+from .sharing.whole import TELLS_SHARED
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -175,16 +175,13 @@ def _add_reflinks(
             if not shares:
                 continue
             found[inode.key] = inode
-            if UNSHARES:
-                undoing.unshared.append(inode)
-            else:
-                undoing.copies.append(Copy(inode, inode.mtime_ns))
+            undoing.unshared.append(inode)
         undoing.entries.setdefault(id(found[inode.key]), []).append(entry)
 
 
 def _shares_extents(scope: Scope, inode: Inode) -> bool | None:
     """Whether it shares any extents; None: the file system cannot tell."""
-    if not UNSHARES:
+    if not TELLS_SHARED:
         return True  # it was given the bytes of another one, and is the same inode still
     try:
         descriptor = open_inode(scope, inode)

@@ -31,13 +31,10 @@ def user() -> int:
 def open_root(root: str, listed: bool = False) -> int:
     """Open the directory at a real path, component by component."""
     volume, names = types.components(root)
-    handle = calls.open_native(
-        types.native_path(volume), None, types.LIST_AND_TRAVERSE, types.SHARE_ALL, types.DIRECTORY_FILE
-    )
-    found = calls.descriptor_of(handle)
-    for name in names:
+    found = calls.descriptor_of(_directory(types.native_path(volume), None, listed and not names))
+    for index, name in enumerate(names, 1):
         try:
-            below = open_directory(name, found)
+            below = open_directory(name, found, listed and index == len(names))
         finally:
             os.close(found)
         found = below
@@ -45,10 +42,13 @@ def open_root(root: str, listed: bool = False) -> int:
 
 
 def open_directory(name: str, parent: int, listed: bool = False) -> int:
-    """Open a directory below another one."""
-    return calls.descriptor_of(
-        calls.open_native(name, parent, types.LIST_AND_TRAVERSE, types.SHARE_ALL, types.DIRECTORY_FILE)
-    )
+    """Open a directory below another one, to work below it or, with ``listed``, in it as well."""
+    return calls.descriptor_of(_directory(name, parent, listed))
+
+
+def _directory(name: str, parent: int | None, listed: bool) -> int:
+    access = types.LIST_AND_TRAVERSE if listed else types.READ_ATTRIBUTES
+    return calls.open_native(name, parent, access, types.SHARE_ALL, types.DIRECTORY_FILE)
 
 
 def open_entry(name: str, directory: int) -> int:
@@ -113,12 +113,7 @@ def entry_stat(entry: os.DirEntry[str], directory: int) -> os.stat_result:
 def lstat(path: str) -> os.stat_result:
     """Return what a path stands for, just as :func:`stat_at` would: ``os.lstat`` makes some executable."""
     directory, _, name = path.replace("\\", "/").rpartition("/")
-    parent = calls.descriptor_of(
-        calls.open_native(
-            types.native_path(f"{directory}/"), None, types.LIST_AND_TRAVERSE, types.SHARE_ALL,
-            types.DIRECTORY_FILE,
-        )
-    )  # fmt: skip
+    parent = calls.descriptor_of(_directory(types.native_path(f"{directory}/"), None, listed=False))
     try:
         return stat_at(name, parent)
     finally:

@@ -52,7 +52,7 @@ def make_world(request: pytest.FixtureRequest, mounted, tmp_path: Path, monkeypa
     monkeypatch.setattr(darwin, "clone", clone)
     monkeypatch.setattr(apply_module, "Reflinker", Cloner)
     monkeypatch.setattr(evidence_module, "probe", probe_as_there)
-    monkeypatch.setattr(undoing_module, "UNSHARES", False)
+    monkeypatch.setattr(undoing_module, "TELLS_SHARED", False)
 
     def make() -> World:
         shutil.rmtree(state, ignore_errors=True)

@@ -14,10 +14,11 @@ import pytest
 
 import conda_dedup_plugin.apply as apply_module
 import conda_dedup_plugin.evidence as evidence_module
+import conda_dedup_plugin.undo as undo_module
 import conda_dedup_plugin.undoing as undoing_module
 from conda_dedup_plugin.model import MethodChoice, Reason
 from conda_dedup_plugin.sharing import duplicate as duplicate_module
-from conda_dedup_plugin.sharing.duplicate import Duplicator
+from conda_dedup_plugin.sharing.duplicate import ClusterUnsharer, Duplicator
 from conda_dedup_plugin.sharing.outcome import ChangedError
 from conda_dedup_plugin.sharing.probe import probe
 from conda_dedup_plugin.sharing.reflink import dedupe
@@ -51,7 +52,8 @@ def world(request: pytest.FixtureRequest, mounted, tmp_path: Path, monkeypatch: 
     )
     monkeypatch.setattr(apply_module, "Reflinker", Duplicator)
     monkeypatch.setattr(evidence_module, "probe", lambda descriptor: replace(probe(descriptor), blocks=False))
-    monkeypatch.setattr(undoing_module, "UNSHARES", False)
+    monkeypatch.setattr(undoing_module, "TELLS_SHARED", False)
+    monkeypatch.setattr(undo_module, "Unsharer", ClusterUnsharer)
     return World(Path(tempfile.mkdtemp(dir=mounted(request.param))))
 
 
