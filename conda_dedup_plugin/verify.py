@@ -15,6 +15,7 @@ from .model import Inode, Scope
 from .progress import Progress
 from .sharing.copying import digest_of
 from .sharing.opening import as_planned, open_inode
+from .sharing.system import lstat
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -91,7 +92,7 @@ def _stamps(chains: Mapping[tuple[str, str], list[Entry]]) -> dict[InodeKey, boo
     stamps: dict[InodeKey, bool] = {}
     for (root, path), chain in chains.items():
         with suppress(OSError):
-            inode = Inode.of(os.lstat(f"{root}/{path}"))
+            inode = Inode.of(lstat(f"{root}/{path}"))
             stamps[inode.key] = stamps.get(inode.key, True) and chain[0].change.keeper_is_as_noted(inode)
     return stamps
 

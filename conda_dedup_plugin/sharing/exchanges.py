@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic
 
 from ..model import Reason
 from . import leases
-from .job import Job, OpenFile, TaskT, is_old, written
+from .job import Job, OpenFile, TaskT, changed, is_old, written
 from .leases import Lease
 from .opening import Directories
 from .outcome import Outcome, SkipError, outcome_of_error
@@ -44,6 +44,8 @@ class Exchanger(abc.ABC, Generic[TaskT]):
     def _lease(self, *files: OpenFile) -> None:
         if any(leases.take(one.descriptor) is Lease.BUSY for one in files):
             raise SkipError(Reason.BUSY)
+        if not leases.EXIST and any(map(changed, files)):
+            raise SkipError(Reason.CHANGED)
 
     def _try(self, step: Callable[[Job[TaskT]], None], job: Job[TaskT]) -> None:
         """Do one step for one job. If even that fails which cleans up, its intents stay for the next run."""

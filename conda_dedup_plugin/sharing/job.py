@@ -74,6 +74,11 @@ def written(file: OpenFile) -> bool:
     """Whether somebody wrote to a file since it was opened here, has it open for that, or waits to."""
     if leases.take(file.descriptor) is Lease.BUSY:
         return True
+    return changed(file)
+
+
+def changed(file: OpenFile) -> bool:
+    """Whether a file has another size or time than when it was opened here."""
     now = os.fstat(file.descriptor)
     return (now.st_size, now.st_mtime_ns) != (file.stat.st_size, file.stat.st_mtime_ns)
 

@@ -14,6 +14,8 @@ import sys
 if sys.platform == "linux":
     import fcntl
 
+#: Whether this system has leases at all; elsewhere a file is looked at instead.
+EXIST = sys.platform == "linux"
 _SETSIG = 10
 _UNSUPPORTED = frozenset(
     {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EPERM, errno.ENOTTY}

@@ -17,7 +17,7 @@ import conda_dedup_plugin.apply as apply_module
 import conda_dedup_plugin.evidence as evidence_module
 import conda_dedup_plugin.undoing as undoing_module
 from conda_dedup_plugin.model import MethodChoice, Reason
-from conda_dedup_plugin.sharing import darwin
+from conda_dedup_plugin.sharing import darwin, leases
 from conda_dedup_plugin.sharing.clone import Cloner
 from conda_dedup_plugin.sharing.probe import probe
 from tests.lab.steps import changing_steps, run_and_kill
@@ -109,6 +109,31 @@ def test_another_content_is_never_cloned(world: World) -> None:
     done = apply_module.apply_plan(analysis, "test")
     assert (done.names, set(done.skipped)) == (0, {Reason.DIFFERENT})
     assert world.snapshot() == before
+
+
+@pytest.mark.parametrize("step", ["_make_durable", "_settle"])
+def test_written_to_meanwhile(world: World, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """Without leases a file is looked at right before and right after its names are exchanged."""
+    monkeypatch.setattr(leases, "EXIST", False)
+    monkeypatch.setattr(leases, "take", lambda descriptor: leases.Lease.UNSUPPORTED)
+    analysis = world.analyse(REFLINK)
+    targets = [Path(analysis.scope.paths_of(share.duplicate)[0]) for share in analysis.plan.shares]
+    writers = [open(target, "r+b", buffering=0) for target in targets]
+    going_on = getattr(Cloner, step)
+
+    def meanwhile(*words: object) -> None:
+        for writer in writers:
+            writer.seek(0)
+            writer.write(b"edited")
+        going_on(*words)
+
+    monkeypatch.setattr(Cloner, step, meanwhile)
+    done = apply_module.apply_plan(analysis, "test")
+    assert (done.names, done.failed) == (0, [])
+    for target, writer in zip(targets, writers, strict=True):
+        writer.close()
+        assert target.read_bytes()[:6] == b"edited"
+    assert list(world.one.parent.rglob("*conda-dedup*")) == []
 
 
 def test_names_outside(world: World) -> None:
