@@ -7,6 +7,7 @@ import os
 import sqlite3
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import StateError
@@ -14,7 +15,6 @@ from .sharing.system import REMOTE, file_system
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _FORMAT = 3
 _TABLES = """
@@ -56,6 +56,9 @@ CREATE TABLE compaction (changes INTEGER NOT NULL)
 _STEPS = {0: _TABLES, 1: _UPGRADE_1, 2: _UPGRADE_2}
 #: The log that SQLite keeps beside the file is cut to so many bytes.
 _LOG_BYTES = 4 * 1024 * 1024
+#: The last byte of the first so many tells whether the file is kept with a log (2).
+_HEADER_BYTES = 20
+_READ_VERSION = 19
 
 
 def connect(path: Path, patience: float) -> sqlite3.Connection:
@@ -77,8 +80,39 @@ def connect(path: Path, patience: float) -> sqlite3.Connection:
         raise _unusable(path, exc) from exc
     if found not in (*_STEPS, _FORMAT):
         connection.close()
-        raise StateError(f"the journal {str(path)!r} is of another version of conda-dedup-plugin")
+        raise _of_another_version(path)
     return connection
+
+
+def snapshot(path: Path) -> sqlite3.Connection:
+    """Return what is in the file, in memory, upgraded; nothing is made or changed on disk.
+
+    StateError: it cannot be read, or is of a later version.
+    """
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    try:
+        source = sqlite3.connect(f"{path.absolute().as_uri()}?{_how_to_read(path)}", uri=True)
+        with contextlib.closing(source):
+            source.backup(connection)
+        found = connection.execute("PRAGMA user_version").fetchone()[0]
+        if found in _STEPS:
+            make_tables(connection, _STEPS[found])
+    except (sqlite3.Error, OSError, UnicodeDecodeError) as exc:
+        connection.close()
+        raise _unusable(path, exc) from exc
+    if found not in (*_STEPS, _FORMAT):
+        connection.close()
+        raise _of_another_version(path)
+    return connection
+
+
+def _how_to_read(path: Path) -> str:
+    """How SQLite leaves no file beside one that it reads: it would make a log where there is none."""
+    if Path(f"{path}-wal").exists():
+        return "mode=ro&readonly_shm=1"
+    with path.open("rb") as file:
+        header = file.read(_HEADER_BYTES)
+    return "immutable=1" if header[_READ_VERSION:] == b"\2" else "mode=ro"
 
 
 def make_tables(connection: sqlite3.Connection, statements: str = _TABLES) -> None:
@@ -124,6 +158,10 @@ def _is_remote(directory: Path) -> bool:
             return False
         finally:
             os.close(descriptor)
+
+
+def _of_another_version(path: Path) -> StateError:
+    return StateError(f"the journal {str(path)!r} is of another version of conda-dedup-plugin")
 
 
 def _unusable(path: Path, error: Exception) -> StateError:

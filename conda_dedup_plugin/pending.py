@@ -14,6 +14,7 @@ from .state import environment_directory, is_running, process_identity, state_di
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
 
 class Pending(msgspec.Struct):
@@ -138,11 +139,21 @@ def put_off(
 
 def remembered() -> Iterator[Check]:
     """Yield what is remembered of every environment; of one that is no more it is removed."""
-    from .trees import is_environment, is_virtual_environment
+    for path, check in _all(state_directory()):
+        if _is_there(check):
+            yield check
+        else:
+            shutil.rmtree(path, ignore_errors=True)
 
-    directory = state_directory() / "envs"
+
+def seen(state: Path) -> list[Check]:
+    """Return the same of a state directory, and change nothing."""
+    return [check for _, check in _all(state) if _is_there(check)]
+
+
+def _all(state: Path) -> Iterator[tuple[str, Check]]:
     try:
-        with os.scandir(directory) as entries:
+        with os.scandir(state / "envs") as entries:
             paths = [entry.path for entry in entries]
     except FileNotFoundError:
         return
@@ -152,7 +163,10 @@ def remembered() -> Iterator[Check]:
                 check = msgspec.json.decode(stream.read(), type=Check)
         except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             continue
-        if is_environment(check.prefix) or is_virtual_environment(check.prefix):
-            yield check
-        else:
-            shutil.rmtree(path, ignore_errors=True)
+        yield path, check
+
+
+def _is_there(check: Check) -> bool:
+    from .trees import is_environment, is_virtual_environment
+
+    return is_environment(check.prefix) or is_virtual_environment(check.prefix)

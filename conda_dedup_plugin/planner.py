@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from .causes import Causes
 from .hardlinks import HardlinkRules
-from .model import Goal, Inode, Method, MethodChoice, Reason
+from .model import Goal, Inode, Method, Reason
 from .plan import Group, Held, Plan, PlanOptions, Share
 from .reflinks import Holders, clone_refused, held_bytes, place_of, reflink_refused, shared_outside, units_of
+from .ways import way_on
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -52,6 +53,7 @@ class _Planner:
         self._devices = devices
         self._options = options
         self._rules = rules
+        self._ways = {number: way_on(device, options) for number, device in devices.items()}
 
     def group(self, inodes: Sequence[Inode]) -> Group:
         ranked = sorted(inodes, key=self._rules.keeper_rank)
@@ -60,42 +62,22 @@ class _Planner:
             together.setdefault(self._reach(inode), []).append(inode)
         group = Group(ranked[0])
         for inodes in together.values():
-            device = self._devices[inodes[0].key.device]
             units = units_of(inodes)
-            refused = self._refused(device)
-            if refused is not None:
-                self._hold_all(group, units, refused)
-            elif self._by_reflink(device):
+            way = self._ways[inodes[0].key.device]
+            if way.refused is not None:
+                self._hold_all(group, units, way.refused)
+            elif way.reflink:
                 self._reflink(group, units)
             else:
-                self._hardlink(group, units, device)
+                self._hardlink(group, units, way.either)
         return group
 
     def _reach(self, inode: Inode) -> object:
         """Where its bytes may be shared: extents within a file system, names on a device alone."""
         device = self._devices[inode.key.device]
-        return (device.pool or device.number, inode.nodatacow) if self._by_reflink(device) else device.number
-
-    def _by_reflink(self, device: Device) -> bool:
-        if self._options.reflink_only:
-            return True
-        if self._options.goal is Goal.INODES and device.hardlink and self._either_way:
-            return False
-        return device.reflink and self._options.method is not MethodChoice.HARDLINK
-
-    @property
-    def _either_way(self) -> bool:
-        return self._options.method is MethodChoice.AUTO
-
-    def _refused(self, device: Device) -> Reason | None:
-        """Why nothing can be shared on this device by the method asked for, if so."""
-        if self._options.reflink_only and not device.reflink:
-            return Reason.COPIES_ASKED
-        if self._options.method is MethodChoice.REFLINK and not device.reflink:
-            return Reason.NO_REFLINK
-        if not device.reflink and not device.hardlink:
-            return Reason.NO_SHARING
-        return None
+        if not self._ways[inode.key.device].reflink:
+            return device.number
+        return device.pool or device.number, inode.nodatacow
 
     def _hold_all(self, group: Group, units: list[list[Inode]], reason: Reason) -> None:
         for unit in units:
@@ -159,7 +141,7 @@ class _Planner:
 
     # -- hard links -------------------------------------------------------------------------------
 
-    def _hardlink(self, group: Group, units: list[list[Inode]], device: Device) -> None:
+    def _hardlink(self, group: Group, units: list[list[Inode]], either_way: bool) -> None:
         """Give every unit the best keeper it may have; what may have none becomes a keeper itself."""
         keepers: list[Inode] = []
         places = self._rules.new_places()
@@ -191,8 +173,7 @@ class _Planner:
             if again:
                 continue  # its bytes are held once already
             # what may be no hard link frees its bytes at least
-            either = first is not None and device.reflink and self._either_way
-            if either and first is not None and self._reflink_unit(group, unit, first, holders) is None:
+            if either_way and first is not None and self._reflink_unit(group, unit, first, holders) is None:
                 continue
             if group.keeper not in unit:
                 self._hold(group, unit, Reason.OTHER_DEVICE if first is None or reason is None else reason)

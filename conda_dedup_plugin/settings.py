@@ -93,6 +93,13 @@ def always_copy() -> bool:
     return found is not None and bool(_boolean(found.value))
 
 
+def origins() -> dict[str, str]:
+    """Return which file or variable has each setting that is set. Never raises."""
+    lookup = _conda_lookup() or _condarc([]).plugin
+    found = {name: lookup(name) for name in _NAMES}
+    return {name: one.where for name, one in found.items() if one is not None and not _is_unset(one.value)}
+
+
 def _conda_lookup() -> Lookup | None:
     """Return what looks a setting up in conda's context, or None where conda can't be asked."""
     if "conda.base.context" not in sys.modules:

@@ -25,27 +25,56 @@ def state_directory() -> Path:
 
     StateError: it cannot be made or written to.
     """
-    import platformdirs
-
-    path = platformdirs.user_state_path(_APP, appauthor=False)
+    path = _state_path()
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         usable = os.access(path, os.W_OK | os.X_OK)
-        found, parent = path.stat(), path.parent.stat()
+        ours = _is_ours(path)
     except OSError as exc:
         raise StateError(f"the state directory {str(path)!r} cannot be made ({exc.strerror})") from exc
     if not usable:
         raise StateError(f"the state directory {str(path)!r} cannot be written to")
-    if sys.platform != "win32":  # there it is in the user's profile, where nobody else may write
-        writable = 0o022 if os.geteuid() == 0 else 0o002  # a group of their own is usual for users
-        ours = found.st_uid == os.geteuid() and not found.st_mode & writable
-        if not ours or (os.geteuid() == 0 and parent.st_uid != 0):
-            # what a journal says is done to files, so nobody else may have written it (sudo may keep HOME)
-            raise StateError(
-                f"the state directory {str(path)!r} belongs to, or can be written to by, another user",
-                "Set XDG_STATE_HOME to a directory of your own.",
-            )
+    if not ours:
+        raise _foreign(path)
     return path
+
+
+def existing_state_directory() -> Path | None:
+    """Return the same without making it, for who only reads; None where there is none."""
+    path = _state_path()
+    try:
+        ours = _is_ours(path)
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise StateError(f"the state directory {str(path)!r} cannot be read ({exc.strerror})") from exc
+    if not ours:
+        raise _foreign(path)
+    return path
+
+
+def _state_path() -> Path:
+    import platformdirs
+
+    return platformdirs.user_state_path(_APP, appauthor=False)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether nobody else may have written what is in it."""
+    found, parent = path.stat(), path.parent.stat()
+    if sys.platform == "win32":  # there it is in the user's profile, where nobody else may write
+        return True
+    writable = 0o022 if os.geteuid() == 0 else 0o002  # a group of their own is usual for users
+    ours = found.st_uid == os.geteuid() and not found.st_mode & writable
+    return ours and (os.geteuid() != 0 or parent.st_uid == 0)
+
+
+def _foreign(path: Path) -> StateError:
+    # what a journal says is done to files, so nobody else may have written it (sudo may keep HOME)
+    return StateError(
+        f"the state directory {str(path)!r} belongs to, or can be written to by, another user",
+        "Set XDG_STATE_HOME to a directory of your own.",
+    )
 
 
 def environment_directory(root: str) -> Path:

@@ -13,6 +13,7 @@ import functools
 import os
 import stat as stat_module
 import sys
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,11 @@ REMOTE = frozenset({"nfs", "lustre", "fuse", "beegfs", "9p", "cifs", "smb2", "sm
 #: The most names an inode may have, where it is less than, or known better than, ext4's.
 LINK_LIMITS = {"ext4": 65_000, "ntfs": 1_023, "ntfs3": 1_023, "btrfs": 65_535}
 DEFAULT_LINK_LIMIT = 32_000
+#: Whether they exchange two names in one step; of the others it is not known, or depends on what is behind.
+_EXCHANGES = {
+    **dict.fromkeys(("ext4", "btrfs", "xfs", "tmpfs", "overlay", "f2fs", "bcachefs"), True),
+    **dict.fromkeys(("nfs", "9p", "cifs", "smb2", "smb", "ceph", "exfat", "ntfs", "ntfs3"), False),
+}
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _CAPABILITIES = b"security.capability"
@@ -85,6 +91,21 @@ def exchange(first_dir: int, first: str, second_dir: int, second: str) -> None:
         "renameat2", first_dir, os.fsencode(first), second_dir, os.fsencode(second),
         ctypes.c_uint(_RENAME_EXCHANGE),
     )  # fmt: skip
+
+
+def can_exchange(directory: int) -> bool | None:
+    """Whether names can be exchanged in an open directory; None where nothing tells but doing it.
+
+    The kernel is asked to exchange a name that does not exist with itself, which does nothing: whether it
+    knows of that at all. It looks for the name before it asks the file system, whose kind must tell the rest.
+    """
+    name = f".conda-dedup-{uuid.uuid4().hex}"
+    try:
+        exchange(directory, name, directory, name)
+    except OSError as exc:
+        if exc.errno in (errno.ENOSYS, errno.EINVAL):
+            return False
+    return _EXCHANGES.get(file_system(directory))
 
 
 def sync_file_system(descriptor: int) -> None:

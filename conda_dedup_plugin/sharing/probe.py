@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat as stat_module
 import struct
 import sys
 import uuid
@@ -30,8 +31,9 @@ _NO_HARDLINKS = frozenset({"fat", "exfat"})
 def probe(descriptor: int) -> Device:
     """Find out what the device of the regular file open as ``descriptor`` can do.
 
-    A file is asked to be de-duplicated against itself at the same place: a device that can reflink
-    calls that invalid, any other calls the request unsupported; nothing is changed.
+    A directory tells all but whether it can reflink. A file is asked to be de-duplicated against itself at
+    the same place: a device that can reflink calls that invalid, any other calls the request unsupported;
+    nothing is changed.
     """
     if sys.platform != "linux":
         return capabilities(descriptor)
@@ -39,7 +41,8 @@ def probe(descriptor: int) -> Device:
         stat = os.fstat(descriptor)
         kind = file_system(descriptor)
         overlay = kind == "overlay"
-        dedupes = False if overlay else _can_dedupe(descriptor, min(stat.st_blksize, stat.st_size))
+        length = min(stat.st_blksize, stat.st_size) if stat_module.S_ISREG(stat.st_mode) else 0
+        dedupes = False if overlay else _can_dedupe(descriptor, length)
         return Device(
             number=stat.st_dev,
             file_system=kind,

@@ -1,0 +1,139 @@
+"""On which devices the trees of a scope lie, and what each of them can. Nothing is written."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from .model import InodeKey
+from .sharing.linux import can_exchange
+from .sharing.mounts import mount_point_of, mount_points
+from .sharing.opening import open_name, open_root
+from .sharing.probe import probe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from .model import Device, Scope, Tree
+
+#: So many directories of a tree are searched for a file that can tell what its device can do.
+_MOST_DIRECTORIES = 64
+#: So many files are asked.
+_MOST_ASKED = 64
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A device, where it is mounted, and the trees on it: selected environments, and all caches.
+
+    ``exchange``: whether it exchanges names in one step; None: that is not known.
+    """
+
+    device: Device
+    mount_point: str
+    exchange: bool | None
+    read_only: bool
+    environments: tuple[Tree, ...]
+    caches: tuple[Tree, ...]
+
+
+def places_of(scope: Scope) -> tuple[list[Place], list[str]]:
+    """Return the devices that selected trees lie on, those of one file system together.
+
+    Also a sentence for each tree that could not be looked at.
+    """
+    warnings: list[str] = []
+    numbers = devices_of(scope.trees)
+    together: dict[int, list[Tree]] = {}
+    for tree in scope.trees:
+        if tree.root in numbers:
+            together.setdefault(numbers[tree.root], []).append(tree)
+        elif tree.selected:
+            warnings.append(f"{tree.root!r} could not be looked at.")
+    points = mount_points()
+    found = []
+    for number, trees in together.items():
+        if any(tree.selected for tree in trees):
+            try:
+                found.append(_place(number, trees, points))
+            except OSError as exc:
+                warnings.append(f"{trees[0].root!r} could not be looked at: {exc.strerror}.")
+    first = {place.device.pool: place.mount_point for place in sorted(found, key=_path, reverse=True)}
+    return sorted(found, key=lambda place: (first[place.device.pool], _path(place))), warnings
+
+
+def devices_of(trees: Sequence[Tree]) -> dict[str, int]:
+    """Return the number of the device of each tree that is there, by its root."""
+    found = {}
+    for tree in trees:
+        with suppress(OSError):
+            found[tree.root] = os.stat(tree.root).st_dev
+    return found
+
+
+def _path(place: Place) -> tuple[str, int]:
+    return place.mount_point, place.device.number
+
+
+def _place(number: int, trees: list[Tree], points: list[str]) -> Place:
+    own = sorted(trees, key=lambda tree: not tree.selected)
+    descriptor = open_root(own[0].root, _DIRECTORY)
+    try:
+        device = probe(descriptor)
+        exchange = can_exchange(descriptor)
+        read_only = bool(os.fstatvfs(descriptor).f_flag & os.ST_RDONLY)
+    finally:
+        os.close(descriptor)
+    for tree in own:
+        if device.certain:
+            break
+        device = _ask_files(tree.root, device)
+    return Place(
+        device=replace(device, number=number),
+        mount_point=mount_point_of(own[0].root, points),
+        exchange=exchange,
+        read_only=read_only,
+        environments=tuple(tree for tree in own if tree.selected and not tree.is_cache),
+        caches=tuple(tree for tree in own if tree.is_cache),
+    )
+
+
+def _ask_files(root: str, device: Device) -> Device:
+    """Probe the device by the first file of a tree on it that can tell; else what is known of it stays."""
+    for count, descriptor in enumerate(_files(root, device.number)):
+        try:
+            found = probe(descriptor)
+        finally:
+            os.close(descriptor)
+        if found.certain:
+            return found
+        if count > _MOST_ASKED:
+            break
+    return device
+
+
+def _files(root: str, number: int) -> Iterator[int]:
+    """Yield open files of a tree on a device that are not empty, the uppermost first."""
+    waiting = deque([root])
+    for _ in range(_MOST_DIRECTORIES):
+        if not waiting:
+            return
+        folder = waiting.popleft()
+        with suppress(OSError):
+            directory = open_root(folder, _DIRECTORY)
+            try:
+                with os.scandir(directory) as entries:
+                    names = sorted(entry.name for entry in entries)
+                for name in names:
+                    stat = os.stat(name, dir_fd=directory, follow_symlinks=False)
+                    if os.path.isdir(f"{folder}/{name}") and not os.path.islink(f"{folder}/{name}"):
+                        waiting.append(f"{folder}/{name}")
+                    elif stat.st_size and stat.st_dev == number:
+                        with suppress(OSError):
+                            yield open_name(directory, name, InodeKey(stat.st_dev, stat.st_ino))
+            finally:
+                os.close(directory)
