@@ -35,6 +35,8 @@ class Place:
 
     device: Device
     mount_point: str
+    #: The uppermost directory on it: that of a subvolume below the mount point, else the mount point.
+    directory: str
     exchange: bool | None
     read_only: bool
     environments: tuple[Tree, ...]
@@ -62,7 +64,7 @@ def places_of(scope: Scope) -> tuple[list[Place], list[str]]:
                 found.append(_place(number, trees, points))
             except OSError as exc:
                 warnings.append(f"{trees[0].root!r} could not be looked at: {exc.strerror}.")
-    first = {place.device.pool: place.mount_point for place in sorted(found, key=_path, reverse=True)}
+    first = {place.device.pool: place.directory for place in sorted(found, key=_path, reverse=True)}
     return sorted(found, key=lambda place: (first[place.device.pool], _path(place))), warnings
 
 
@@ -76,7 +78,7 @@ def devices_of(trees: Sequence[Tree]) -> dict[str, int]:
 
 
 def _path(place: Place) -> tuple[str, int]:
-    return place.mount_point, place.device.number
+    return place.directory, place.device.number
 
 
 def _place(number: int, trees: list[Tree], points: list[str]) -> Place:
@@ -92,14 +94,24 @@ def _place(number: int, trees: list[Tree], points: list[str]) -> Place:
         if device.certain:
             break
         device = _ask_files(tree.root, device)
+    point = mount_point_of(own[0].root, points)
     return Place(
         device=replace(device, number=number),
-        mount_point=mount_point_of(own[0].root, points),
+        mount_point=point,
+        directory=_uppermost(own[0].root, number, point),
         exchange=exchange,
         read_only=read_only,
         environments=tuple(tree for tree in own if tree.selected and not tree.is_cache),
         caches=tuple(tree for tree in own if tree.is_cache),
     )
+
+
+def _uppermost(path: str, number: int, mount_point: str) -> str:
+    """Return the directory above a path, or itself, that is the last one on its device."""
+    with suppress(OSError):
+        while path != mount_point and os.stat(os.path.dirname(path)).st_dev == number:
+            path = os.path.dirname(path)
+    return path
 
 
 def _ask_files(root: str, device: Device) -> Device:

@@ -12,7 +12,7 @@ from rich.text import Text
 from ..declared import AUTO, AUTO_BUDGET, GOAL, METHOD
 from ..model import Method, Reason
 from ..ways import Why
-from .text import files, print_notes, printable
+from .text import files, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,16 +65,15 @@ def print_status(status: Status, prog: str, out: Console) -> None:
         _line(out, "", f"and {len(checked) - _MOST_CHECKS:,} more before; all of them with: --json")
     _line(out, "Last run", "none" if status.last is None else _run(status.last))
     _print_pending(status, prog, out)
-    notes = [_distant(distant) for distant in status.distant]
-    if notes:
+    for distant in status.distant:
         out.print()
-        print_notes(notes, out)
+        _print_distant(distant, out)
 
 
 def _print_device(one: OnDevice, status: Status, again: bool, out: Console) -> None:
     place, device = one.place, one.place.device
     what = f"{device.file_system}, the same file system as above" if again else device.file_system
-    out.print(Text(f"{printable(place.mount_point)}  ({what})", style="bold"))
+    out.print(Text(f"{printable(place.directory)}  ({what})", style="bold"))
     counts = [(len(place.environments), "environment"), (len(place.caches), "package cache")]
     _line(out, "  holds", ", ".join(f"{count:,} {name}{'' if count == 1 else 's'}" for count, name in counts))
     _line(out, "  can", "; ".join(filter(None, (_able(one), _unable(one)))))
@@ -176,17 +175,18 @@ def name_of(check: Check, status: Status) -> str:
     return status.names.get(check.prefix, check.prefix)
 
 
-def _distant(distant: Distant) -> str:
+def _print_distant(distant: Distant, out: Console) -> None:
     where = "another subvolume" if distant.subvolume else "another device"
     many = "its package cache" if len(distant.caches) == 1 else "all its package caches"
-    value = distant.value or f"a directory on {distant.place.mount_point}"
-    shared = "; apply can share what was copied by reflink" if distant.by_reflink else ""
-    told = f"{distant.setting}: [{value}]" if distant.setting == "pkgs_dirs" else f"{distant.setting}={value}"
-    how = "in condarc" if distant.setting == "pkgs_dirs" else "in the environment"
-    return (
-        f"'{distant.tree.name}' lies on {where} than {many}, so that {distant.tree.manager.value} "
-        f"copies every file into it{shared}. To end that, set {how}: {told}"
-    )
+    value = printable(distant.value or f"a directory on {distant.place.mount_point}")
+    out.print(Text(f"warning: '{printable(distant.tree.name)}' lies on {where} than {many}:"))
+    _line(out, "", f"{distant.tree.manager.value} copies every file into it")
+    if distant.by_reflink:
+        _line(out, "", "(apply can share by reflink what was copied)")
+    if distant.setting == "pkgs_dirs":
+        _line(out, "", f"to end that, set in condarc: pkgs_dirs: [{value}]")
+    else:
+        _line(out, "", f"to end that, set: {distant.setting}={value}")
 
 
 def _set_in(status: Status, setting: str) -> str:

@@ -77,6 +77,7 @@ def _device(one: OnDevice) -> dict[str, Any]:
         "device": device.number,
         "pool": device.pool,
         "mount_point": place.mount_point,
+        "directory": place.directory,
         "file_system": device.file_system,
         "reflink": device.reflink if device.certain else None,
         "hardlink": device.hardlink,
