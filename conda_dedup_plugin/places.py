@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import stat as stat_module
+import sys
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from .model import InodeKey
-from .sharing.linux import can_exchange
 from .sharing.mounts import mount_point_of, mount_points
-from .sharing.opening import open_name, open_root
+from .sharing.opening import open_name
 from .sharing.probe import probe
+from .sharing.system import names_in, open_root, stat_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 _MOST_DIRECTORIES = 64
 #: So many files are asked.
 _MOST_ASKED = 64
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +84,16 @@ def _path(place: Place) -> tuple[str, int]:
 
 def _place(number: int, trees: list[Tree], points: list[str]) -> Place:
     own = sorted(trees, key=lambda tree: not tree.selected)
-    descriptor = open_root(own[0].root, _DIRECTORY)
+    descriptor = open_root(own[0].root)
     try:
         device = probe(descriptor)
-        exchange = can_exchange(descriptor)
-        read_only = bool(os.fstatvfs(descriptor).f_flag & os.ST_RDONLY)
+        exchange, read_only = _mounted_how(descriptor)
     finally:
         os.close(descriptor)
     for tree in own:
         if device.certain:
             break
-        device = _ask_files(tree.root, device)
+        device = _ask_files(tree.root, number, device)
     point = mount_point_of(own[0].root, points)
     return Place(
         device=replace(device, number=number),
@@ -106,24 +106,38 @@ def _place(number: int, trees: list[Tree], points: list[str]) -> Place:
     )
 
 
+def _mounted_how(directory: int) -> tuple[bool | None, bool]:
+    """Whether names can be exchanged in an open directory, and whether nothing can be written there."""
+    exchange = None
+    read_only = False
+    if sys.platform == "linux":
+        from .sharing.linux import can_exchange
+
+        exchange = can_exchange(directory)
+    if sys.platform != "win32":
+        read_only = bool(os.fstatvfs(directory).f_flag & os.ST_RDONLY)
+    return exchange, read_only
+
+
 def _uppermost(path: str, number: int, mount_point: str) -> str:
     """Return the directory above a path, or itself, that is the last one on its device."""
     with suppress(OSError):
-        while path != mount_point and os.stat(os.path.dirname(path)).st_dev == number:
-            path = os.path.dirname(path)
+        while path != mount_point and (parent := os.path.dirname(path)) != path:
+            if os.stat(parent).st_dev != number:
+                break
+            path = parent
     return path
 
 
-def _ask_files(root: str, device: Device) -> Device:
+def _ask_files(root: str, number: int, device: Device) -> Device:
     """Probe the device by the first file of a tree on it that can tell; else what is known of it stays."""
-    for count, descriptor in enumerate(_files(root, device.number)):
+    for count, descriptor in enumerate(_files(root, number)):
         try:
             found = probe(descriptor)
         finally:
             os.close(descriptor)
-        if found.certain:
-            return found
-        if count > _MOST_ASKED:
+        device = found
+        if found.certain or count > _MOST_ASKED:
             break
     return device
 
@@ -136,13 +150,11 @@ def _files(root: str, number: int) -> Iterator[int]:
             return
         folder = waiting.popleft()
         with suppress(OSError):
-            directory = open_root(folder, _DIRECTORY)
+            directory = open_root(folder)
             try:
-                with os.scandir(directory) as entries:
-                    names = sorted(entry.name for entry in entries)
-                for name in names:
-                    stat = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                    if os.path.isdir(f"{folder}/{name}") and not os.path.islink(f"{folder}/{name}"):
+                for name in sorted(names_in(directory)):
+                    stat = stat_at(name, directory)
+                    if stat_module.S_ISDIR(stat.st_mode):
                         waiting.append(f"{folder}/{name}")
                     elif stat.st_size and stat.st_dev == number:
                         with suppress(OSError):

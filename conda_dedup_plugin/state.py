@@ -62,11 +62,12 @@ def _state_path() -> Path:
 def _is_ours(path: Path) -> bool:
     """Whether nobody else may have written what is in it."""
     found, parent = path.stat(), path.parent.stat()
-    if sys.platform == "win32":  # there it is in the user's profile, where nobody else may write
-        return True
-    writable = 0o022 if os.geteuid() == 0 else 0o002  # a group of their own is usual for users
-    ours = found.st_uid == os.geteuid() and not found.st_mode & writable
-    return ours and (os.geteuid() != 0 or parent.st_uid == 0)
+    ours = True
+    if sys.platform != "win32":  # there it is in the user's profile, where nobody else may write
+        writable = 0o022 if os.geteuid() == 0 else 0o002  # a group of their own is usual for users
+        ours = found.st_uid == os.geteuid() and not found.st_mode & writable
+        ours = ours and (os.geteuid() != 0 or parent.st_uid == 0)
+    return ours
 
 
 def _foreign(path: Path) -> StateError:

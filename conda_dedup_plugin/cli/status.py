@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -32,14 +31,13 @@ def execute(options: argparse.Namespace) -> int:
     from ..report.status import print_status
     from ..report.status_json import status_document
     from ..settings import always_copy, load, origins
+    from ..sharing.system import user
     from ..status import status_of
     from .common import is_named, scope_of
 
     settings = load()
     scope = scope_of(options)
-    plan = PlanOptions(
-        method=settings.method, euid=os.geteuid(), goal=settings.goal, reflink_only=always_copy()
-    )
+    plan = PlanOptions(method=settings.method, euid=user(), goal=settings.goal, reflink_only=always_copy())
     only = {tree.root for tree in scope.trees if tree.selected} if is_named(options) else None
     status = status_of(scope, plan, settings, origins(), only)
     if options.json:
