@@ -18,7 +18,7 @@ from ..model import Claim, Dist
 from .reading import RecordError, Records, below_root, read_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
 
 _SUFFIX = ".dist-info"
 _PYTHONS = ("python", "pypy")
@@ -50,6 +50,28 @@ def read_wheel(path: str, root: str, warnings: list[str]) -> dict[str, Claim]:
     except MemoryError:
         warnings.append(f"{path!r} is too big to be read.")
     return {}
+
+
+def read_packages(prefix: str, owned: Collection[str]) -> Iterator[tuple[Dist, int | None]]:
+    """Yield every wheel of an environment and the bytes of its files, None where nobody wrote them down.
+
+    ``owned`` are the paths of the RECORD files that conda brought: those, and whose INSTALLER is conda,
+    are conda's and left out. Of what is damaged, or without a RECORD, the name says what it is.
+    """
+    for directory in _dist_info_directories(prefix):
+        path = f"{directory}/RECORD"
+        if _below(path, prefix) in owned or _is_condas(directory):
+            continue
+        sizes = []
+        try:
+            if os.path.lexists(path):
+                dist, claims = _read(path, prefix, [])
+                sizes = [claim.size for claim in claims.values() if claim.size >= 0]
+            else:
+                dist = Dist(*_name_version(directory), _tags(directory, []), "pypi", "")
+        except (RecordError, MemoryError):
+            dist = Dist(*name_version(directory), "", "pypi", "")
+        yield dist, sum(sizes) if sizes else None
 
 
 def _is_condas(directory: str) -> bool:
@@ -114,6 +136,12 @@ def name_version(directory: str) -> tuple[str, str]:
     return canonicalize_name(name), version
 
 
+def _name_version(directory: str) -> tuple[str, str]:
+    """Return what the name of a directory says, else METADATA; RecordError if neither says both."""
+    name, version = name_version(directory)
+    return (name, version) if name and version else _metadata_name_version(directory)
+
+
 def _metadata_name_version(directory: str) -> tuple[str, str]:
     """Return what METADATA says; RecordError if it cannot be read or says neither."""
     path = f"{directory}/METADATA"
@@ -166,9 +194,7 @@ def _below(path: str, prefix: str) -> str:
 
 def _read(path: str, prefix: str, warnings: list[str]) -> tuple[Dist, dict[str, Claim]]:
     directory = os.path.dirname(path)
-    name, version = name_version(directory)
-    if not name or not version:
-        name, version = _metadata_name_version(directory)
+    name, version = _name_version(directory)
     dist = Dist(name, version, _tags(directory, warnings), "pypi", "")
     base = _below(f"{os.path.dirname(directory)}/", prefix)
     text = read_file(path).decode("utf-8", "surrogateescape")

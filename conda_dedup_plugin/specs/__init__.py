@@ -1,0 +1,1 @@
+"""Explicit specs: which packages an environment has, or a file asks for."""
