@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
@@ -123,13 +124,31 @@ class Cluster:
         return self.bytes_of_all - self.bytes_of_union
 
 
+@dataclass(frozen=True)
+class Compared:
+    """All environments, every pair of them in their order, and the clusters at a threshold."""
+
+    specs: tuple[Specs, ...]
+    pairs: tuple[Comparison, ...]
+    clusters: tuple[Cluster, ...]
+    threshold: float
+
+
+def compare_all(specs: Iterable[Specs], threshold: float = THRESHOLD, core: Collection[str] = ()) -> Compared:
+    """Compare every pair of environments; clusters are of those whose similarity reaches ``threshold``."""
+    ordered = tuple(sorted(specs, key=lambda some: (some.name, some.source)))
+    indexes = list(combinations(range(len(ordered)), 2))
+    pairs = tuple(compare(ordered[i], ordered[j], core) for i, j in indexes)
+    alike = [both for both, found in zip(indexes, pairs, strict=True) if found.similarity >= threshold]
+    return Compared(ordered, pairs, tuple(clusters_of(ordered, alike)), threshold)
+
+
 def clusters(specs: Sequence[Specs], threshold: float = THRESHOLD) -> list[Cluster]:
     """Group environments: those whose similarity reaches ``threshold``, directly or by way of others.
 
     Largest saving first; an environment that is like no other is in none.
     """
-    compared = [(i, j, compare(specs[i], specs[j])) for j in range(len(specs)) for i in range(j)]
-    return clusters_of(specs, [(i, j) for i, j, found in compared if found.similarity >= threshold])
+    return list(compare_all(specs, threshold).clusters)
 
 
 def clusters_of(specs: Sequence[Specs], alike: Iterable[tuple[int, int]]) -> list[Cluster]:
