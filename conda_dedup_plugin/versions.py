@@ -22,23 +22,23 @@ def newer(a: str, b: str, pip: bool = False) -> int | None:
         return 0
     if is_range(a) or is_range(b):
         return None
-    one, other = _parsed(a, pip), _parsed(b, pip)
-    if one is None or other is None:
-        return None
+    both = None if pip else _by_conda(a, b)
+    if both is None:
+        try:
+            both = Version(a), Version(b)
+        except InvalidVersion:
+            return None
+    one, other = both
     return 0 if one == other else 1 if one > other else -1
 
 
-def _parsed(text: str, pip: bool) -> Any:
-    if not pip:
-        try:
-            from conda.models.version import VersionOrder
-
-            return VersionOrder(text)
-        except Exception:  # no conda, or one that does not take it: InvalidVersionSpec and others
-            pass
+def _by_conda(a: str, b: str) -> tuple[Any, Any] | None:
+    """Both as conda sees them; None where there is no conda, or it takes one of them for no version."""
     try:
-        return Version(text)
-    except InvalidVersion:
+        from conda.models.version import VersionOrder
+
+        return VersionOrder(a), VersionOrder(b)
+    except Exception:
         return None
 
 

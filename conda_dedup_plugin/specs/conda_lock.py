@@ -44,7 +44,7 @@ def _package(entry: Value, said: dict[str, Value]) -> Package:
     else:
         found = conda_archive(url, sha256, md5)
         if found is None:
-            raise entry.wrong(f"{url!r} is no address of a conda package")
+            raise said.get("url", entry).wrong(f"{url!r} is no address of a conda package")
         built = found.dist
         dist = Dist(name, version or built.version, built.build, built.subdir, built.digest, built.channel)
         found = found._replace(dist=dist)
