@@ -20,6 +20,8 @@ from .planner import make_plan
 from .progress import Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .model import Device, InodeKey, Scope
     from .plan import Group, Plan, PlanOptions
 
@@ -56,13 +58,19 @@ def analyse(
     min_size: int = DEFAULT_MIN_SIZE,
     deep: bool = False,
     progress: Progress | None = None,
+    look: Callable[[Inventory], None] | None = None,
 ) -> Analysis:
     """Walk every tree of ``scope`` and plan; ``min_size`` in bytes. Changes nothing.
 
-    ``deep``: what no record covers is read and compared as well.
+    ``deep``: what no record covers is read and compared as well. ``look`` is shown the inventory with
+    files of every size before.
     """
     progress = progress or Progress()
-    return analyse_inventory(scan(scope, min_size, progress), options, deep, progress)
+    inventory = scan(scope, min_size if look is None else 0, progress)
+    if look is not None:
+        look(inventory)
+        inventory.inodes = {key: inode for key, inode in inventory.inodes.items() if inode.size >= min_size}
+    return analyse_inventory(inventory, options, deep, progress)
 
 
 def analyse_inventory(

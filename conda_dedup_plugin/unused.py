@@ -45,7 +45,9 @@ def find_unused(inventory: Inventory) -> list[Unused]:
     for path, inodes in packages.items():
         if os.path.basename(path) in recorded or not os.path.lexists(f"{path}/info/index.json"):
             continue
-        if any(inode.nlink > 1 for inode in inodes) and not any(_used(inventory, inode) for inode in inodes):
+        if any(inode.nlink > 1 for inode in inodes) and not any(
+            is_used(inventory, inode) for inode in inodes
+        ):
             found[path] = inodes
     return [Unused(path, size) for path, size in sorted(_freed(inventory, found).items())]
 
@@ -58,7 +60,7 @@ def _package(inventory: Inventory, tree: int, path: str) -> tuple[str, str]:
     return cache.root, path.split("/")[0]
 
 
-def _used(inventory: Inventory, inode: Inode) -> bool:
+def is_used(inventory: Inventory, inode: Inode) -> bool:
     """Whether an inode has a name that nobody knows of, or one in an environment that no record explains.
 
     One that a record explains is of another package: of this one there is no record.

@@ -17,7 +17,9 @@ from .bars import progress_for
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
+    from ..inventory import Inventory
     from ..model import Scope
 
 
@@ -104,8 +106,13 @@ def _either(option: bool | None, setting: bool) -> bool:
     return setting if option is None else option
 
 
-def analysis_of(options: argparse.Namespace) -> tuple[Analysis, list[str]]:
-    """Look at what the command line names; return also what is wrong with the settings."""
+def analysis_of(
+    options: argparse.Namespace, look: Callable[[Inventory], None] | None = None
+) -> tuple[Analysis, list[str]]:
+    """Look at what the command line names; return also what is wrong with the settings.
+
+    ``look`` is shown what there is before it is planned what to do.
+    """
     settings = load()
     plan = plan_options(options, settings)
     min_size = settings.floor(plan.goal) if options.min_size is None else options.min_size
@@ -117,4 +124,4 @@ def analysis_of(options: argparse.Namespace) -> tuple[Analysis, list[str]]:
             f"Try --min-extent {MIN_EXTENT}, the default.",
         )
     progress = progress_for(options.json or getattr(options, "quiet", False))
-    return analyse(scope_of(options), plan, min_size, options.deep, progress), list(settings.warnings)
+    return analyse(scope_of(options), plan, min_size, options.deep, progress, look), list(settings.warnings)

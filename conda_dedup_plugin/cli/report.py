@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
+
+    from ..audit import Audit
+    from ..inventory import Inventory
 
 NAME = "report"
 HELP = "Show what environments and package caches hold, what they hold twice and what could be freed."
 EXAMPLES = """\
 examples:
   {prog} report --deep
+  {prog} report --audit --unused-days 180 --max-envs 20
   {prog} report --no-discover --search ~/projects --json
 """
 
@@ -23,6 +28,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     add_scope_options(parser)
     add_plan_options(parser, deep=False)
+    audit = parser.add_argument_group(
+        "audit",
+        "An exported file is environment.yml, conda-lock.yml, pixi.toml, pixi.lock, explicit.txt or "
+        "spec-file.txt in the environment, in its project or, outside of a directory 'envs', beside it; or "
+        "NAME.yml, NAME.lock or NAME.txt beside it; or a snapshot of it. A text file must say @EXPLICIT.",
+    )
+    audit.add_argument("--audit", action="store_true",
+                       help="tell besides what to look at, with the commands to act: unused environments, "
+                       "mixed channels, files of pip's, caches, exports; removes nothing")  # fmt: skip
+    audit.add_argument("--unused-days", type=int, default=90, metavar="N",
+                       help="an environment without use for N days is unused (default: 90)")  # fmt: skip
+    audit.add_argument("--max-envs", type=int, metavar="N",
+                       help="tell of users with more than N environments")  # fmt: skip
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -30,12 +48,38 @@ def execute(options: argparse.Namespace) -> int:
     from ..report import json, text
     from .common import analysis_of
 
-    analysis, notes = analysis_of(options)
+    audits: list[Audit] = []
+    analysis, notes = analysis_of(options, _auditor(options, audits) if options.audit else None)
     if options.json:
         document = json.report_document(analysis)
         document["warnings"] = [*notes, *document["warnings"]]
+        if audits:
+            from ..report.audit import audit_document
+
+            document["audit"] = audit_document(audits[0])
         sys.stdout.write(json.dump(document) + "\n")
         return 0
-    text.print_report(analysis, text.console())
+    out = text.console()
+    text.print_report(analysis, out)
+    if audits:
+        from ..report.audit import print_audit
+
+        print_audit(audits[0], out)
     text.print_notes([*notes, *analysis.warnings], text.console(stderr=True))
     return 0
+
+
+def _auditor(options: argparse.Namespace, audits: list[Audit]) -> Callable[[Inventory], None]:
+    """Return what puts an audit of an inventory into ``audits``."""
+    from ..audit import AuditOptions, audit, snapshot_directory
+    from ..errors import UsageError
+
+    for option, number, least in (
+        ("--unused-days", options.unused_days, 1),
+        ("--max-envs", options.max_envs, 0),
+    ):
+        if number is not None and number < least:
+            raise UsageError(f"{option} must be at least {least}.", f"Try: {option} 90")
+    # who looks at some environments only cannot say what none of them uses
+    wanted = AuditOptions(options.unused_days, options.max_envs, options.dedup_discover, snapshot_directory())
+    return lambda inventory: audits.append(audit(inventory, wanted))
