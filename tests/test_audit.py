@@ -170,11 +170,11 @@ def test_the_mount_decides_what_is_known(tmp_path: Path) -> None:
     """noatime: nothing; relatime: to the day; strictatime: to the second."""
     with mounted_file_system("ext4", tmp_path / "device", 64 * MIB) as point:
         world = World(point / "world", tmp_path / "home")
-        path = program(world.forge.environment("one", {}), days=100)
+        path = program(world.forge.environment("one", {}), days=99.5)
         for option, days, later, unused in (
             ("noatime", 90, 0, False),
             ("relatime", 90, DAY, True),
-            ("relatime", 99, DAY, False),  # it may have been used 99.5 days ago
+            ("relatime", 99, DAY, False),  # it may have been used 98.5 days ago
             ("strictatime", 99, 0, True),
             ("ro", 90, 0, False),
         ):
@@ -484,7 +484,7 @@ def test_the_commands_about_whole_environments(conda_lab: MakeLab) -> None:
     """One is exported, and removed, by the very commands of the report."""
     lab = conda_lab()
     state = lab.root / "state"
-    prefix = lab.create("a b", "python", "pip")
+    prefix = lab.create("it's", "python", "pip")
     places = lambda found: [one["place"] for one in found]  # noqa: E731
     found = of_kind(dedup(lab, state, "report", "--audit")["audit"], "not exported")
     assert places(found) == [str(prefix)]
