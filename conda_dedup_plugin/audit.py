@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 
 from .cached import find_cached
 from .channels import installed
-from .commands import clean_cache, command, export_environment, remove_environment, remove_paths
+from .commands import clean_cache, command, export_environment, remove_environment, remove_from
 from .exported import exported_file
 from .findings import Audited, Finding, Kind
 from .mixtures import find_clobbered, find_mixed, find_twice, find_two_channels
-from .model import Manager
 from .usage import last_use
 
 if TYPE_CHECKING:
@@ -131,26 +130,26 @@ def _too_many(environments: Sequence[Audited], most: int | None) -> Iterable[Fin
 
 
 def _cached(inventory: Inventory) -> Iterable[Finding]:
-    packages, tarballs = find_cached(inventory)
-    for found in packages:
-        what = f"{len(found.paths):,} of the packages in {found.cache.root}"
-        commands = _cleaning(found)
-        yield Finding(Kind.PACKAGES, found.cache.root, what, commands, found.paths, found.bytes_freed)
-    for found in tarballs:
-        what = f"{len(found.paths):,} of the tarballs in {found.cache.root}"
-        commands = (remove_paths(found.paths),)
-        if found.bytes_all == found.bytes_freed and found.cache.is_conda_cache:
-            commands = (clean_cache(found.cache, "--tarballs"),)
-        yield Finding(Kind.TARBALLS, found.cache.root, what, commands, found.paths, found.bytes_freed)
+    for kind, option, what, cached in zip(
+        (Kind.PACKAGES, Kind.TARBALLS),
+        ("--packages", "--tarballs"),
+        ("packages", "tarballs"),
+        find_cached(inventory),
+        strict=True,
+    ):
+        for found in cached:
+            root = found.cache.root
+            told = f"{len(found.paths):,} of the {what} in {root}"
+            yield Finding(kind, root, told, _cleaning(found, option), found.paths, found.bytes_freed)
 
 
-def _cleaning(found: Cached) -> tuple[str, ...]:
-    """Return what removes unused packages: conda where it can, ours for what conda takes for used."""
-    if not found.cache.is_conda_cache or found.cache.manager is Manager.MAMBA:
-        return (remove_paths(found.paths),)
+def _cleaning(found: Cached, option: str) -> tuple[str, ...]:
+    """Return what removes just these: conda where it can, and ours what conda takes for used."""
+    if found.others or not found.cache.is_conda_cache:
+        return (remove_from(found.cache.root, [path.rpartition("/")[2] for path in found.paths]),)
     commands = []
-    if len(found.kept) < len(found.paths):
-        commands.append(clean_cache(found.cache, "--packages"))
+    if found.kept < len(found.paths):
+        commands.append(clean_cache(found.cache, option))
     if found.kept:
         commands.append(command("conda-dedup", "clean", "--pkgs-dir", found.cache.root))
     return tuple(commands)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from .archives import SUFFIXES
 from .layouts import own_bytes
 from .model import Manager
 from .records.conda_meta import read_dists
+from .trees import is_package
 from .unused import is_used
 
 if TYPE_CHECKING:
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 class Cached:
     """What of one kind a cache holds for nobody: paths, and the disk bytes that go with all of them.
 
-    ``kept``: those of the paths that conda takes for used. ``bytes_all``: what goes when all tarballs go,
-    used or not; 0 for packages.
+    ``kept``: how many of them conda takes for used. ``others``: how many paths besides conda would remove,
+    because it does not know of an environment that has copies, or removes all tarballs.
     """
 
     cache: Tree
     paths: tuple[str, ...]
     bytes_freed: int
-    bytes_all: int = 0
-    kept: frozenset[str] = frozenset()
+    kept: int = 0
+    others: int = 0
 
 
 def find_cached(inventory: Inventory) -> tuple[list[Cached], list[Cached]]:
@@ -55,28 +55,23 @@ def find_cached(inventory: Inventory) -> tuple[list[Cached], list[Cached]]:
                 packages[index][first].append(inode)
             elif first.endswith(SUFFIXES):
                 tarballs[index][first].append(inode)
-    unused = {
-        index: {
+    found_packages, found_tarballs = [], []
+    for index, found in sorted(packages.items()):
+        root = scope.trees[index].root
+        found = {name: inodes for name, inodes in sorted(found.items()) if is_package(f"{root}/{name}")}
+        linked = {name for name, inodes in found.items() if any(inode.nlink > 1 for inode in inodes)}
+        idle = {
             name: inodes
-            for name, inodes in sorted(found.items())
+            for name, inodes in found.items()
             if not _stems(index, name, inodes) & recorded
-            and os.path.lexists(f"{scope.trees[index].root}/{name}/info/index.json")
             and not any(is_used(inventory, inode) for inode in inodes)
         }
-        for index, found in sorted(packages.items())
-    }
-    whole = [
-        _cached(inventory, index, found, {name for name in found if any(i.nlink > 1 for i in found[name])})
-        for index, found in unused.items()
-        if found
-    ]
-    files = []
-    for index, every in sorted(tarballs.items()):
-        idle = {name: inodes for name, inodes in sorted(every.items()) if _stem(name) not in recorded}
-        if idle:
-            one, other = _cached(inventory, index, idle), _cached(inventory, index, every)
-            files.append(Cached(one.cache, one.paths, one.bytes_freed, other.bytes_freed))
-    return whole, files
+        others = len(found.keys() - idle.keys() - linked)
+        found_packages.append(_cached(inventory, index, idle, len(idle.keys() & linked), others))
+    for index, found in sorted(tarballs.items()):
+        idle = {name: inodes for name, inodes in sorted(found.items()) if _stem(name) not in recorded}
+        found_tarballs.append(_cached(inventory, index, idle, 0, len(found) - len(idle)))
+    return [one for one in found_packages if one.paths], [one for one in found_tarballs if one.paths]
 
 
 def _stems(index: int, package: str, inodes: Iterable[Inode]) -> set[str]:
@@ -91,7 +86,7 @@ def _stem(name: str) -> str:
 
 
 def _cached(
-    inventory: Inventory, index: int, found: dict[str, list[Inode]], kept: set[str] | None = None
+    inventory: Inventory, index: int, found: dict[str, list[Inode]], kept: int, others: int
 ) -> Cached:
     """Add up the inodes of which every name goes."""
     cache = inventory.scope.trees[index]
@@ -102,5 +97,4 @@ def _cached(
         if len(inode.names) == inode.nlink
         and all(name.tree == index and name.path.partition("/")[0] in found for name in inode.names)
     )
-    paths = tuple(f"{cache.root}/{name}" for name in found)
-    return Cached(cache, paths, freed, 0, frozenset(f"{cache.root}/{name}" for name in kept or ()))
+    return Cached(cache, tuple(f"{cache.root}/{name}" for name in found), freed, kept, others)

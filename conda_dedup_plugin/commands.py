@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from .model import Tree
 
+_MANIFESTS = ("pixi.toml", "mojoproject.toml")
 _PIXI = {Manager.PIXI: "pixi", Manager.MAGIC: "magic"}
 
 
@@ -48,7 +49,9 @@ def project_of(tree: Tree) -> str:
 
 
 def _in_project(tree: Tree, *words: str) -> str:
-    return command(_PIXI.get(tree.manager, "pixi"), *words, "--manifest-path", project_of(tree))
+    project = project_of(tree)
+    manifest = next((name for name in _MANIFESTS if os.path.lexists(f"{project}/{name}")), "pyproject.toml")
+    return command(_PIXI.get(tree.manager, "pixi"), *words, "--manifest-path", f"{project}/{manifest}")
 
 
 def remove_environment(tree: Tree) -> str:
@@ -57,12 +60,12 @@ def remove_environment(tree: Tree) -> str:
         return f"{_in_project(tree, 'clean')} --environment {quoted(tree.root.rpartition('/')[2])}"
     if tree.manager in (Manager.CONDA, Manager.MAMBA):
         return command(conda_of(tree), "env", "remove", "--prefix", tree.root)
-    return remove_paths([tree.root])
+    return command("rm", "-rf", "--", tree.root)
 
 
-def remove_paths(paths: Iterable[str]) -> str:
-    """Return what removes files and directories."""
-    return command("rm", "-rf", "--", *paths)
+def remove_from(directory: str, names: Iterable[str]) -> str:
+    """Return what removes files and directories from a directory."""
+    return f"{command('cd', directory)} && {command('rm', '-rf', '--', *names)}"
 
 
 def export_environment(tree: Tree) -> str:
@@ -85,13 +88,15 @@ def reinstall(tree: Tree, package: str, spec: str, channel: str) -> str:
 
 def uninstall_wheel(tree: Tree, package: str) -> str:
     """Return what removes a package that pip brought."""
+    if project_of(tree):
+        return _in_project(tree, "remove", "--pypi", package)
     return command(f"{tree.root}/bin/python", "-m", "pip", "uninstall", "--yes", package)
 
 
 def from_channel(tree: Tree, channel: str, specs: Iterable[str], *options: str) -> str:
     """Return what takes packages from one channel, whichever they are from now."""
     if project_of(tree):
-        return _in_project(tree, "update")
+        return _in_project(tree, "add", *(f"{channel}::{spec}" if channel else spec for spec in specs))
     words = [conda_of(tree), "install", "--prefix", tree.root, *options]
     if channel:
         words += ["--override-channels", "--channel", channel]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from conda_dedup_plugin import commands
 from conda_dedup_plugin.channels import channel_of
 from conda_dedup_plugin.demo.wheels import make_wheel
 from conda_dedup_plugin.exported import exported_file
@@ -215,13 +216,10 @@ def test_environments_of_several_users(world: World) -> None:
 # -- caches -------------------------------------------------------------------------------------------------
 
 
-def conda_would(lab: CondaLab) -> tuple[set[str], set[str]]:
-    """The packages and tarballs that conda itself calls unused."""
-    listed = json.loads(lab.conda("clean", "--packages", "--tarballs", "--dry-run", "--json").stdout)
-    return tuple(
-        {f"{cache}/{name}" for cache, names in listed[kind]["pkgs_dirs"].items() for name in names}
-        for kind in ("packages", "tarballs")
-    )  # type: ignore[return-value]
+def conda_would(lab: CondaLab, kind: str) -> set[str]:
+    """The packages or tarballs that conda itself calls unused."""
+    listed = json.loads(lab.conda("clean", f"--{kind}", "--dry-run", "--json").stdout)
+    return {f"{cache}/{name}" for cache, names in listed[kind]["pkgs_dirs"].items() for name in names}
 
 
 def in_shell(lab: CondaLab, line: str) -> str:
@@ -247,7 +245,7 @@ def test_unused_packages_and_tarballs_are_those_of_conda(conda_lab: MakeLab) -> 
     document = dedup(lab, state, "report", "--audit")["audit"]
     check_schema(document)
     (packages,), (tarballs,) = (of_kind(document, f"unused {kind}") for kind in ("packages", "tarballs"))
-    whole, files = conda_would(lab)
+    whole, files = conda_would(lab, "packages"), conda_would(lab, "tarballs")
     assert set(packages["items"]) == whole
     assert {f"{cache}/two-builds-1.0-{number}" for number in (0, 1)} < whole
     kept = {path for path in files if Path(path).name.startswith("settings-")}
@@ -309,6 +307,9 @@ def test_what_an_environment_uses_is_none_of_it(world: World, how: str) -> None:
     (packages,), (tarballs,) = (of_kind(found, f"unused {kind}") for kind in ("packages", "tarballs"))
     assert packages["items"] == [str(cache / "q-1-0")]
     assert packages["bytes_freed"] == du(cache / "q-1-0")
+    # of a package that an environment has copies of, conda knows nothing
+    conda = f"CONDA_PKGS_DIRS={cache} conda clean --packages"
+    assert packages["commands"] == ([f"cd {cache} && rm -rf -- q-1-0"] if how == "record" else [conda])
     unused = [cache / "q-1-0.tar.bz2"]
     if how == "link without a record":
         unused.insert(0, cache / "p-1-0.conda")
@@ -499,6 +500,20 @@ def test_the_commands_about_whole_environments(conda_lab: MakeLab) -> None:
     assert finding["place"] == str(prefix)
     in_shell(lab, finding["commands"][0])
     assert not (prefix / "conda-meta").exists()
+
+
+@pytest.mark.parametrize("manifest", ["pixi.toml", "pyproject.toml"])
+def test_commands_for_a_project_of_pixi(tmp_path: Path, manifest: str) -> None:
+    """Its environments are made from its manifest, and nothing else may change them."""
+    project = tmp_path / "project"
+    (project / ".pixi/envs/test").mkdir(parents=True)
+    (project / manifest).touch()
+    tree = Tree(str(project / ".pixi/envs/test"), TreeKind.ENVIRONMENT, Manager.PIXI, "project/test")
+    where = f"--manifest-path {project / manifest}"
+    assert commands.remove_environment(tree) == f"pixi clean {where} --environment test"
+    assert commands.from_channel(tree, "conda-forge", ["a=1"]) == f"pixi add conda-forge::a=1 {where}"
+    assert commands.uninstall_wheel(tree, "a") == f"pixi remove --pypi a {where}"
+    assert commands.reinstall(tree, "a", "a=1", "") == f"pixi reinstall {where} --environment test a"
 
 
 # -- the document, the text ---------------------------------------------------------------------------------
