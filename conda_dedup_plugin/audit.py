@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections import Counter, defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,7 +56,7 @@ def snapshot_directory() -> str | None:
     """Return where snapshots of environments are kept; None if nowhere."""
     from .settings import load
 
-    return getattr(load(), "snapshot_dir", None)
+    return getattr(load(), "snapshot_dir", "") or None
 
 
 def audit(inventory: Inventory, options: AuditOptions, now: float | None = None) -> Audit:
@@ -84,16 +86,16 @@ def _audited(tree: Tree, private_bytes: int, options: AuditOptions) -> Audited:
 
 
 def _owner(path: str) -> str:
-    import pwd
-
     try:
         uid = os.lstat(path).st_uid
     except OSError:
         return "?"
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
+    if sys.platform != "win32":  # there every file says 0
+        import pwd
+
+        with suppress(KeyError):
+            return pwd.getpwuid(uid).pw_name
+    return str(uid)
 
 
 def _unused(environments: Iterable[Audited], days: int, now: float) -> Iterable[Finding]:

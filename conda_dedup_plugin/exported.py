@@ -5,11 +5,13 @@ from __future__ import annotations
 # Paths are plain strings here, as in Tree.root.
 # ruff: noqa: PTH113, PTH119
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from .commands import project_of
 from .files import read_regular
 from .model import Manager
+from .records.pip_record import directories
 
 if TYPE_CHECKING:
     from .model import Tree
@@ -29,7 +31,7 @@ FILES = (
 #: What makes a virtual environment again.
 _VENV_FILES = ("requirements.txt", "pylock.toml", "uv.lock", "poetry.lock", "Pipfile.lock", "pdm.lock")
 #: Beside an environment of a directory of many, under the environment's name.
-_SUFFIXES = (".yml", ".yaml", ".lock", ".txt", ".pin.txt")
+_SUFFIXES = (".yml", ".yaml", ".txt", ".pin.txt")
 #: So far into a file its ``@EXPLICIT`` is.
 _HEAD = 65_536
 
@@ -45,7 +47,7 @@ def exported_file(tree: Tree, snapshots: str | None = None) -> str | None:
     for path in found:
         if os.path.isfile(path) and (not path.endswith(".txt") or _is_list(path, tree)):
             return path
-    return _snapshot(snapshots, name) if snapshots else None
+    return _snapshot(snapshots, tree.root) if snapshots else None
 
 
 def _is_list(path: str, tree: Tree) -> bool:
@@ -58,11 +60,12 @@ def _is_list(path: str, tree: Tree) -> bool:
         return False
 
 
-def _snapshot(directory: str, name: str) -> str | None:
-    """Return what a snapshot of an environment of this name left, be it a directory or a file."""
-    try:
-        with os.scandir(directory) as entries:
-            names = sorted(entry.name for entry in entries)
-    except OSError:
-        return None
-    return next((f"{directory}/{one}" for one in names if one == name or one.startswith(f"{name}.")), None)
+def _snapshot(directory: str, root: str) -> str | None:
+    """Return the explicit spec of a snapshot that says to be of the environment at ``root``."""
+    own = f"# prefix: {root}".encode("utf-8", "replace")
+    for path in directories(directory):
+        explicit = f"{directory}/{path}/explicit.txt"
+        with suppress(OSError):
+            if own in read_regular(explicit, _HEAD).splitlines():
+                return explicit
+    return None

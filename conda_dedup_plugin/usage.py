@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import stat as stat_module
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from .records.pip_record import directories, site_packages
-from .sharing.linux import REMOTE, file_system
+from .sharing.system import REMOTE, file_system, open_root
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,27 +40,25 @@ class Usage(NamedTuple):
 
 def last_use(root: str) -> Usage:
     """Return when a program of the environment at ``root`` was last read."""
-    try:
-        flags = os.statvfs(root).f_flag
-        kind = _file_system(root)
-    except OSError as exc:
-        return Usage(None, unknown=f"it cannot be looked at ({exc.strerror})")
-    if flags & _NOATIME:
-        return Usage(None, unknown="its file system keeps no access times (noatime, or read-only)")
-    if kind in REMOTE or kind == "overlay":
-        return Usage(None, unknown=f"access times on {kind} say nothing")
-    last = max(_access_times(root), default=None)
-    if last is None:
-        return Usage(None, unknown="it has no program of its own that it does not share")
-    return Usage(last, DAY if flags & _RELATIME else 0)
-
-
-def _file_system(root: str) -> str:
-    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        return file_system(descriptor)
-    finally:
-        os.close(descriptor)
+    if sys.platform != "linux":
+        return Usage(None, unknown="this system does not say whether it keeps access times")
+    else:
+        try:
+            descriptor = open_root(root)
+        except OSError as exc:
+            return Usage(None, unknown=f"it cannot be looked at ({exc.strerror})")
+        try:
+            flags, kind = os.fstatvfs(descriptor).f_flag, file_system(descriptor)
+        finally:
+            os.close(descriptor)
+        if flags & _NOATIME:
+            return Usage(None, unknown="its file system keeps no access times (noatime, or read-only)")
+        if kind in REMOTE or kind == "overlay":
+            return Usage(None, unknown=f"access times on {kind} say nothing")
+        last = max(_access_times(root), default=None)
+        if last is None:
+            return Usage(None, unknown="it has no program of its own that it does not share")
+        return Usage(last, DAY if flags & _RELATIME else 0)
 
 
 def _access_times(root: str) -> Iterator[float]:

@@ -19,8 +19,9 @@ from conda_dedup_plugin.demo.wheels import make_wheel
 from conda_dedup_plugin.exported import exported_file
 from conda_dedup_plugin.model import Manager, Tree, TreeKind
 from tests.conftest import MIB, MakeLab
+from tests.fire.test_errors import mount
 from tests.lab import needs
-from tests.lab.forge import noise
+from tests.lab.forge import Forge, noise
 from tests.lab.invariants import assert_unchanged, du, snapshot
 from tests.lab.mounts import mounted_file_system
 from tests.test_apply import dedup
@@ -191,6 +192,24 @@ def test_the_mount_decides_what_is_known(tmp_path: Path) -> None:
                 assert "noatime" in one["unknown"]
                 text = world.run("report", "--audit", *world.search).stdout
                 assert "last use unknown: its file system keeps no access times" in text
+
+
+@pytest.mark.filesystems
+def test_an_overlay_says_nothing(tmp_path: Path) -> None:
+    """What lies in a lower layer gets no access times, and nobody tells what does."""
+    with mount(tmp_path / "layers", "-t", "tmpfs", "-o", "size=64m,mode=0755", "tmpfs") as layers:
+        lower, upper, work = (layers / name for name in ("lower", "upper", "work"))
+        for folder in (lower, upper, work):
+            folder.mkdir()
+        program(Forge(lower).environment("one", {}), days=100)
+        options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+        with mount(tmp_path / "merged", "-t", "overlay", "-o", options, "overlay") as merged:
+            world = World(merged, tmp_path / "home")
+            found = audit(world)
+            assert of_kind(found, "unused environment") == []
+            assert [one["unknown"] for one in found["environments"]] == [
+                "access times on overlay say nothing"
+            ]
 
 
 # -- users --------------------------------------------------------------------------------------------------
@@ -456,6 +475,7 @@ def test_what_conda_and_pip_both_brought(world: World) -> None:
         ("envs/one", "envs/one-environment.yml", "", True),
         ("envs/one", "envs/environment.yml", "", False),  # whose?
         ("envs/one", "envs/two.yml", "", False),
+        ("envs/one", "envs/one.lock", "", False),  # somebody's lock on it
         ("project/env", "project/conda-lock.yml", "", True),
         ("project/.pixi/envs/default", "project/pixi.lock", "", True),
         ("project/env", "pixi.lock", "", False),
@@ -469,15 +489,16 @@ def test_an_exported_file(tmp_path: Path, prefix: str, file: str, content: str, 
     assert exported_file(tree) == (str(tmp_path / file) if counts else None)
 
 
-@pytest.mark.parametrize(("name", "counts"), [("one", True), ("one.txt", True), ("oneself.txt", False)])
-def test_a_snapshot(tmp_path: Path, name: str, counts: bool) -> None:
+@pytest.mark.parametrize("whose", ["one", "two"])
+def test_a_snapshot(tmp_path: Path, whose: str) -> None:
     (tmp_path / "envs/one").mkdir(parents=True)
     snapshots = tmp_path / "snapshots"
     tree = Tree(str(tmp_path / "envs/one"), TreeKind.ENVIRONMENT, Manager.CONDA, "one")
     assert exported_file(tree, str(snapshots)) is None
-    snapshots.mkdir()
-    (snapshots / name).touch()
-    assert exported_file(tree, str(snapshots)) == (str(snapshots / name) if counts else None)
+    made = snapshots / "one-12345678/explicit.txt"
+    made.parent.mkdir(parents=True)
+    made.write_text(f"# prefix: {tmp_path}/envs/{whose}\n@EXPLICIT\n")
+    assert exported_file(tree, str(snapshots)) == (str(made) if whose == "one" else None)
 
 
 @pytest.mark.integration
@@ -570,6 +591,11 @@ def test_no_name_moves_the_cursor(world: World) -> None:
 @pytest.mark.parametrize("words", [("--unused-days", "0"), ("--max-envs", "-1"), ("--max-envs", "many")])
 def test_words_that_make_no_sense(world: World, words: tuple[str, str]) -> None:
     assert world.json("report", "--audit", *words, *world.search, code=2)["error"]
+
+
+def test_words_of_an_audit_that_is_not_wanted(world: World) -> None:
+    document = world.json("report", "--max-envs", 3, *world.search, code=2)
+    assert document["error"] == "--unused-days and --max-envs are about an audit."
 
 
 def test_files_shared_by_us_say_nothing_of_use(world: World) -> None:

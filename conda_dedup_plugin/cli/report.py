@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from ..errors import UsageError
+
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
 
 NAME = "report"
 HELP = "Show what environments and package caches hold, what they hold twice and what could be freed."
+#: Unless --unused-days says otherwise.
+_DAYS = 90
 EXAMPLES = """\
 examples:
   {prog} report --deep
@@ -32,13 +36,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "audit",
         "An exported file is environment.yml, conda-lock.yml, pixi.toml, pixi.lock, explicit.txt or "
         "spec-file.txt in the environment, in its project or, outside of a directory 'envs', beside it; or "
-        "NAME.yml, NAME.lock or NAME.txt beside it; or a snapshot of it. A text file must say @EXPLICIT.",
+        "NAME.yml or NAME.txt beside it; or a snapshot of it. A text file must say @EXPLICIT.",
     )
     audit.add_argument("--audit", action="store_true",
                        help="tell besides what to look at, with the commands to act: unused environments, "
                        "mixed channels, files of pip's, caches, exports; removes nothing")  # fmt: skip
-    audit.add_argument("--unused-days", type=int, default=90, metavar="N",
-                       help="an environment without use for N days is unused (default: 90)")  # fmt: skip
+    audit.add_argument("--unused-days", type=int, metavar="N",
+                       help=f"an environment unused for N days is told of (default: {_DAYS})")  # fmt: skip
     audit.add_argument("--max-envs", type=int, metavar="N",
                        help="tell of users with more than N environments")  # fmt: skip
 
@@ -48,6 +52,8 @@ def execute(options: argparse.Namespace) -> int:
     from ..report import json, text
     from .common import analysis_of
 
+    if not options.audit and (options.unused_days, options.max_envs) != (None, None):
+        raise UsageError("--unused-days and --max-envs are about an audit.", "Add --audit.")
     audits: list[Audit] = []
     analysis, notes = analysis_of(options, _auditor(options, audits) if options.audit else None)
     if options.json:
@@ -72,7 +78,6 @@ def execute(options: argparse.Namespace) -> int:
 def _auditor(options: argparse.Namespace, audits: list[Audit]) -> Callable[[Inventory], None]:
     """Return what puts an audit of an inventory into ``audits``."""
     from ..audit import AuditOptions, audit, snapshot_directory
-    from ..errors import UsageError
 
     for option, number, least in (
         ("--unused-days", options.unused_days, 1),
@@ -81,5 +86,10 @@ def _auditor(options: argparse.Namespace, audits: list[Audit]) -> Callable[[Inve
         if number is not None and number < least:
             raise UsageError(f"{option} must be at least {least}.", f"Try: {option} 90")
     # who looks at some environments only cannot say what none of them uses
-    wanted = AuditOptions(options.unused_days, options.max_envs, options.dedup_discover, snapshot_directory())
+    wanted = AuditOptions(
+        _DAYS if options.unused_days is None else options.unused_days,
+        options.max_envs,
+        options.dedup_discover,
+        snapshot_directory(),
+    )
     return lambda inventory: audits.append(audit(inventory, wanted))
