@@ -120,6 +120,8 @@ def _too_many(environments: Sequence[Audited], most: int | None) -> Iterable[Fin
         # what is known to be long unused first, what nobody knows of last
         order = sorted(theirs, key=lambda one: (one.usage.last is None, one.usage.last or 0))
         surplus = [one for one in order if one.removable][: len(theirs) - most]
+        if not surplus:
+            continue
         yield Finding(
             Kind.TOO_MANY,
             owner,

@@ -80,9 +80,8 @@ def export_environment(tree: Tree) -> str:
 def reinstall(tree: Tree, package: str, spec: str, channel: str) -> str:
     """Return what puts the files of conda's ``package`` there again."""
     if project_of(tree):
-        return (
-            f"{_in_project(tree, 'reinstall')} --environment {quoted(tree.root.rpartition('/')[2])} {package}"
-        )
+        name = tree.root.rpartition("/")[2]
+        return f"{_in_project(tree, 'reinstall')} {command('--environment', name, package)}"
     return from_channel(tree, channel, [spec], "--force-reinstall")
 
 

@@ -232,6 +232,17 @@ def test_environments_of_several_users(world: World) -> None:
     assert of_kind(audit(world), "too many environments") == []
 
 
+def test_condas_own_environment_never_goes(world: World) -> None:
+    base = world.root / "mamba"
+    (base / "conda-meta").mkdir(parents=True)
+    (base / "conda-meta/history").touch()
+    program(base, days=200)
+    world.extra["MAMBA_ROOT_PREFIX"] = str(base)
+    found = audit(world, "--max-envs", 0)
+    assert [one["name"] for one in found["environments"]] == ["base"]
+    assert found["findings"] == []
+
+
 # -- caches -------------------------------------------------------------------------------------------------
 
 
@@ -535,6 +546,8 @@ def test_commands_for_a_project_of_pixi(tmp_path: Path, manifest: str) -> None:
     assert commands.from_channel(tree, "conda-forge", ["a=1"]) == f"pixi add conda-forge::a=1 {where}"
     assert commands.uninstall_wheel(tree, "a") == f"pixi remove --pypi a {where}"
     assert commands.reinstall(tree, "a", "a=1", "") == f"pixi reinstall {where} --environment test a"
+    # nor does a record run anything
+    assert commands.reinstall(tree, "a;id", "a;id=1", "").endswith(" 'a;id'")
 
 
 # -- the document, the text ---------------------------------------------------------------------------------
