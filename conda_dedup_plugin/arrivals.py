@@ -7,10 +7,9 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .changes import came
 from .compare import Listing, Neighbours, Wanted, wheel_files
 from .errors import DedupError
-from .files import read_regular
+from .files import came, read_regular
 from .records.conda_meta import read_dists, read_record
 from .records.pip_record import dist_infos
 

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 from . import pending
 from .apply import apply_plan
 from .arrivals import look
-from .changes import CLOCK_SLACK, Changed, Command, changed_environments, touched_environments
+from .changes import Changed, Command, changed_environments, touched_environments
 from .compare import Wanted
 from .engine import analyse_inventory
 from .environments import Request, find
-from .files import real_path
+from .explicit import specs_of
+from .files import CLOCK_SLACK, real_path
 from .inventory import scan_listed
 from .model import Reason, Scope
 from .plan import PlanOptions
-from .records.conda_meta import read_dists
 from .sharing.system import user
 from .trees import is_environment, is_virtual_environment
 
@@ -192,11 +192,14 @@ def _share(run: _Run, scope: Scope, index: int, changed: Changed) -> Shared:
             _note(root, changed)
             return Shared(name, 0, 0, 0, 0.0, tuple(notes))
         looked.put_off(index, applied.put_off)
-    specs = sorted(read_dists(root))
+    before = pending.read(root)
+    specs = specs_of(root, before.specs, before.checked)
     unfinished = bool(looked.dists or looked.wheels)
     if unfinished:
-        pending.put_off(root, specs, result, looked.dists, changed.copies, looked_at, looked.wheels)
+        pending.put_off(
+            root, specs, result, looked.dists, changed.copies, looked_at, looked.wheels, run.began
+        )
     else:
-        pending.done(root, specs, result)
+        pending.done(root, specs, result, run.began)
     seconds = time.monotonic() - start
     return Shared(name, result.files, result.bytes_freed, result.failed, seconds, tuple(notes), unfinished)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from . import pending
 from .environments import is_environment
-from .files import read_regular, real_path
+from .files import CLOCK_SLACK, came, modified, read_regular, real_path
 from .model import NO_USER
 from .records.conda_meta import read_dists
 from .records.pip_record import site_packages
@@ -23,13 +23,11 @@ if TYPE_CHECKING:
 
     from .model import Scope
 
-#: A file system may stamp files with the time of the last tick: so many seconds before the clock says.
-CLOCK_SLACK = 0.05
 _HISTORY_BYTES = 64 * 1024 * 1024
 #: Commands whose environment is none of ``context.target_prefix`` on an old conda.
 _ELSEWHERE = frozenset({"env_create", "env_update", "rename", "create"})
-#: Commands that bring something into an environment.
-_BRINGING = frozenset({"create", "install", "update"})
+#: Commands that change the environment of ``context.target_prefix``.
+_THERE = frozenset({"create", "install", "update", "remove"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +139,7 @@ def _stamped(scope: Scope, command: Command, since: float) -> list[str]:
     """Return the environments in which, by their time stamps, this command was at work."""
     target = real_path(command.target) if command.target else ""
     found = []
-    if command.name in _BRINGING and is_environment(target) and _touched(target, since):
+    if command.name in _THERE and is_environment(target) and _touched(target, since):
         found.append(target)
     if command.name in _ELSEWHERE and not command.transactions:
         for tree in scope.trees:
@@ -180,19 +178,3 @@ def _is_work_of(root: str, command: Command, since: float) -> bool:
 def _touched(root: str, since: float) -> bool:
     """Whether conda or pip was at work in an environment."""
     return any(modified(path) >= since for path in (f"{root}/conda-meta/history", *site_packages(root)))
-
-
-def modified(path: str | os.PathLike[str]) -> float:
-    """When a file was last changed, in seconds since the epoch; 0 if there is none."""
-    try:
-        return os.stat(path).st_mtime
-    except OSError:
-        return 0.0
-
-
-def came(path: str | os.PathLike[str]) -> float:
-    """When a file came into its place, or was last changed there: copying may keep mtimes."""
-    try:
-        return os.stat(path).st_ctime
-    except OSError:
-        return 0.0

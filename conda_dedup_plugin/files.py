@@ -1,4 +1,4 @@
-"""Reading files that anybody may have put there: neither a pipe nor a bomb stops us."""
+"""Files that anybody may have put there: neither a pipe nor a bomb stops us. And when they came there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import stat
 #: Binary, and nobody is waited for.
 READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+#: A file system may stamp files with the time of the last tick: so many seconds before the clock says.
+CLOCK_SLACK = 0.05
 
 
 def read_regular(path: str, most: int, *, follow: bool = False, whole: bool = False) -> bytes:
@@ -33,3 +35,19 @@ def read_regular(path: str, most: int, *, follow: bool = False, whole: bool = Fa
 def real_path(path: str) -> str:
     """Return the path without any link in it, with ``/`` between its components on every system."""
     return os.path.realpath(path).replace(os.sep, "/")
+
+
+def modified(path: str | os.PathLike[str]) -> float:
+    """When a file was last changed, in seconds since the epoch; 0 if there is none."""
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return 0.0
+
+
+def came(path: str | os.PathLike[str]) -> float:
+    """When a file came into its place, or was last changed there: copying may keep mtimes."""
+    try:
+        return os.stat(path).st_ctime
+    except OSError:
+        return 0.0

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
-from typing import TYPE_CHECKING
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
+from .explicit import Changes, changes, stem_of, undone
 from .files import real_path
-from .state import environment_directory, is_running, process_identity, state_directory, write_atomically
+from .remembering import forget, load, update
+from .state import environment_directory, is_running, process_identity, state_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 
 class Pending(msgspec.Struct):
@@ -44,33 +46,70 @@ class Result(msgspec.Struct):
     failed: int = 0
 
 
-class Check(msgspec.Struct):
-    """``check.json``: ``specs`` are the environment's dists, ``checked`` is in seconds since the epoch."""
+class Freeable(msgspec.Struct):
+    """What a bare ``apply`` of the environment alone would free, and when that was found out.
+
+    ``words``: how a command line names the environment, ``-n x``.
+    """
+
+    bytes: int
+    seen: float
+    name: str
+    words: list[str]
+
+
+class Remembered(msgspec.Struct):
+    """What every command wants to know of an environment; ``checked`` is in seconds since the epoch."""
 
     prefix: str
     checked: float | None = None
+    pending: Pending | None = None
+    freeable: Freeable | None = None
+
+
+class Check(Remembered):
+    """``check.json``. ``specs`` are explicit specs, at the check; an older version wrote name-version-build.
+
+    ``before``: those before the last transaction, at ``transaction`` (seconds since the epoch), and
+    ``changes`` what differs.
+    """
+
     specs: list[str] = []
     result: Result | None = None
-    pending: Pending | None = None
+    before: list[str] | None = None
+    changes: Changes | None = None
+    transaction: float | None = None
 
 
 _FILE = "check.json"
+CheckT = TypeVar("CheckT", bound=Remembered)
 
 
 def read(prefix: str) -> Check:
     """Return what is remembered of an environment; nothing, if it cannot be read."""
     try:
-        content = (environment_directory(prefix) / _FILE).read_bytes()
-        check = msgspec.json.decode(content, type=Check)
-        check.prefix = prefix  # where it is written back to
+        check = load(environment_directory(prefix) / _FILE, Check)
+    except OSError:
+        check = None
+    return _of(prefix, check)
+
+
+def _of(prefix: str, check: Check | None) -> Check:
+    check = check or Check(prefix)
+    check.prefix = prefix  # where it is written back to
+    return check
+
+
+def _update(prefix: str, change: Callable[[Check], None]) -> bool:
+    """Change what is remembered, and keep the rest; whether it was done, for nobody waits for a writer."""
+    prefix = real_path(prefix)
+
+    def changed(there: Check | None) -> Check:
+        check = _of(prefix, there)
+        change(check)
         return check
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-        return Check(prefix)
 
-
-def _write(check: Check) -> None:
-    path = environment_directory(check.prefix) / _FILE
-    write_atomically(path, msgspec.json.encode(check))
+    return update(environment_directory(prefix) / _FILE, Check, changed)
 
 
 def note(
@@ -79,22 +118,23 @@ def note(
     copies: bool = False,
     since: float | None = None,
     wheels: Iterable[str] = (),
-) -> None:
+) -> bool:
     """Announce work on an environment: what came there since a time, by default now.
 
-    What a dead process had announced there is taken over.
+    What a dead process had announced there is taken over. False: somebody else is writing there.
     """
-    prefix = real_path(prefix)
-    check = read(prefix)
     announced = _own(linked, copies, since, wheels)
-    before = check.pending
-    if before is not None and before.is_free:
-        announced.noted = min(announced.noted, before.noted)
-        announced.linked = sorted({*announced.linked, *before.linked})
-        announced.copies |= before.copies
-        announced.wheels = sorted({*announced.wheels, *before.wheels})
-    check.pending = announced
-    _write(check)
+
+    def announce(check: Check) -> None:
+        before = check.pending
+        if before is not None and before.is_free:
+            announced.noted = min(announced.noted, before.noted)
+            announced.linked = sorted({*announced.linked, *before.linked})
+            announced.copies |= before.copies
+            announced.wheels = sorted({*announced.wheels, *before.wheels})
+        check.pending = announced
+
+    return _update(prefix, announce)
 
 
 def _own(linked: Iterable[str], copies: bool, since: float | None, wheels: Iterable[str]) -> Pending:
@@ -102,12 +142,13 @@ def _own(linked: Iterable[str], copies: bool, since: float | None, wheels: Itera
     return Pending(own, time.time() if since is None else since, sorted(linked), copies, sorted(wheels))
 
 
-def clear(prefix: str) -> None:
+def clear(prefix: str) -> bool:
     """Take back what was announced."""
-    prefix = real_path(prefix)
-    check = read(prefix)
-    check.pending = None
-    _write(check)
+
+    def take_back(check: Check) -> None:
+        check.pending = None
+
+    return _update(prefix, take_back)
 
 
 def is_somebody_elses(prefix: str, since: float) -> bool:
@@ -118,9 +159,12 @@ def is_somebody_elses(prefix: str, since: float) -> bool:
     return check.checked is not None and check.checked >= since
 
 
-def done(prefix: str, specs: Sequence[str], result: Result) -> None:
-    """Remember a check of an environment; its pending work is done."""
-    _write(Check(real_path(prefix), time.time(), list(specs), result))
+def done(prefix: str, specs: Sequence[str], result: Result, began: float | None = None) -> bool:
+    """Remember a check of an environment; its pending work is done.
+
+    ``began``: the command that was at work there, in seconds since the epoch.
+    """
+    return _check(prefix, specs, result, None, began)
 
 
 def put_off(
@@ -131,42 +175,81 @@ def put_off(
     copies: bool,
     since: float,
     wheels: Iterable[str],
-) -> None:
+    began: float | None = None,
+) -> bool:
     """Remember a check that came to no end: what is left of it, and of all that was announced."""
-    left = _own(linked, copies, since, wheels)
-    _write(Check(real_path(prefix), time.time(), list(specs), result, left))
+    return _check(prefix, specs, result, _own(linked, copies, since, wheels), began)
 
 
-def remembered() -> Iterator[Check]:
+def _check(
+    prefix: str, specs: Sequence[str], result: Result, left: Pending | None, began: float | None
+) -> bool:
+    def change(check: Check) -> None:
+        _compare(check, specs, began)
+        check.checked, check.specs, check.result, check.pending = time.time(), list(specs), result, left
+
+    return _update(prefix, change)
+
+
+def _compare(check: Check, specs: Sequence[str], began: float | None) -> None:
+    """Remember a transaction, if there was one: of conda, by its history, else by what is there now."""
+    before = undone(check.prefix, specs, check.specs, began) if began is not None else None
+    if before is None and check.checked is not None:
+        before = check.specs
+    if before is None:
+        return
+    by_stem = {stem_of(spec): spec for spec in specs}
+    before = [by_stem.get(spec, spec) for spec in before]  # an older version knew no more than the stem
+    if set(before) == set(specs):
+        return
+    check.before, check.transaction = list(before), time.time()
+    check.changes = changes(before, specs)
+    if check.freeable is not None:
+        gone = check.changes.removed or check.changes.changed
+        check.freeable = None if gone else msgspec.structs.replace(check.freeable, seen=time.time())
+
+
+def remember_freeable(prefix: str, freeable: Freeable | None) -> bool:
+    """Remember what could be freed; None: nobody knows any more."""
+
+    def change(check: Check) -> None:
+        check.freeable = freeable
+
+    return _update(prefix, change)
+
+
+def remembered() -> Iterator[Remembered]:
     """Yield what is remembered of every environment; of one that is no more it is removed."""
-    for path, check in _all(state_directory()):
-        if _is_there(check):
+    for path, check in _all(state_directory(), Remembered):
+        if _is_there(check.prefix):
             yield check
         else:
-            shutil.rmtree(path, ignore_errors=True)
+            forget(Path(path), partial(_is_gone, path))
 
 
 def seen(state: Path) -> list[Check]:
-    """Return the same of a state directory, and change nothing."""
-    return [check for _, check in _all(state) if _is_there(check)]
+    """Return all that is remembered in a state directory, and change nothing."""
+    return [check for _, check in _all(state, Check) if _is_there(check.prefix)]
 
 
-def _all(state: Path) -> Iterator[tuple[str, Check]]:
+def _all(state: Path, kind: type[CheckT]) -> Iterator[tuple[str, CheckT]]:
     try:
         with os.scandir(state / "envs") as entries:
             paths = [entry.path for entry in entries]
     except FileNotFoundError:
         return
     for path in paths:
-        try:
-            with open(f"{path}/{_FILE}", "rb") as stream:
-                check = msgspec.json.decode(stream.read(), type=Check)
-        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
-            continue
-        yield path, check
+        check = load(f"{path}/{_FILE}", kind)
+        if check is not None:
+            yield path, check
 
 
-def _is_there(check: Check) -> bool:
+def _is_gone(path: str) -> bool:
+    check = load(f"{path}/{_FILE}", Remembered)
+    return check is not None and not _is_there(check.prefix)
+
+
+def _is_there(prefix: str) -> bool:
     from .trees import is_environment, is_virtual_environment
 
-    return is_environment(check.prefix) or is_virtual_environment(check.prefix)
+    return is_environment(prefix) or is_virtual_environment(prefix)

@@ -13,6 +13,7 @@ from conda_dedup_plugin import apply, automatic, changes, pending
 from conda_dedup_plugin.apply import apply_plan
 from conda_dedup_plugin.automatic import Command, lines, share_changed
 from conda_dedup_plugin.engine import analyse
+from conda_dedup_plugin.files import CLOCK_SLACK
 from conda_dedup_plugin.plan import PlanOptions
 from conda_dedup_plugin.settings import Settings
 from conda_dedup_plugin.sharing import batches
@@ -218,7 +219,7 @@ def seen(home: Path, tmp_path: Path) -> tuple[Path, Path]:
     _, (one, two) = world(tmp_path, "one", "two")
     told(Settings(), install(one, two, began=began))
     assert left(one, two) == []
-    time.sleep(2 * changes.CLOCK_SLACK)
+    time.sleep(2 * CLOCK_SLACK)
     return one, two
 
 
@@ -249,7 +250,7 @@ def test_pip_without_conda_is_found_by_its_state(
 def test_pip_before_a_command_on_the_same_environment(seen: tuple[Path, Path], tmp_path: Path) -> None:
     """The command is not taken for all that there was since the last check."""
     one, two = pip(*seen)
-    time.sleep(2 * changes.CLOCK_SLACK)
+    time.sleep(2 * CLOCK_SLACK)
     told(Settings(), Command("install", time.time(), {str(seen[1]): {("p0", "1", "0")}}))
     assert os.path.samefile(one / "new/ext.so", two / "new/ext.so")
 
