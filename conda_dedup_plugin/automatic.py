@@ -20,6 +20,7 @@ from .inventory import scan_listed
 from .model import Reason, Scope
 from .plan import PlanOptions
 from .sharing.system import user
+from .snapshots import keep
 from .trees import is_environment, is_virtual_environment
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from .settings import Settings
 
-__all__ = ["Command", "Shared", "everything", "lines", "share_changed", "share_touched"]
+__all__ = ["Command", "Shared", "everything", "lines", "share_changed", "share_touched", "snapshot_changed"]
 
 #: So many seconds a command waits for another process that writes to the journal.
 _PATIENCE = 0.2
@@ -93,9 +94,20 @@ def share_touched(
     yield from _share_all(run, scope, touched_environments(scope, since, copies))
 
 
+def snapshot_changed(settings: Settings, command: Command) -> Iterator[str]:
+    """Write snapshots of what a command of conda changed, and nothing else; yields what to tell."""
+    scope = everything(command.transactions)
+    trees = {tree.root: tree for tree in scope.trees if not tree.is_cache}
+    for root in changed_environments(scope, command).keys() & trees.keys():
+        yield from keep(settings.snapshot_dir, trees[root])
+
+
 def everything(more: Iterable[str] = ()) -> Scope:
     """Return all that is discovered, the environments that are remembered, and of ``more`` what is one."""
-    prefixes = [*map(real_path, more), *(check.prefix for check in pending.remembered())]
+    prefixes = [
+        *map(real_path, more),
+        *(check.prefix for check in pending.remembered() if check.is_seen),
+    ]
     there = [prefix for prefix in prefixes if is_environment(prefix) or is_virtual_environment(prefix)]
     scope = find(Request(prefixes=tuple(dict.fromkeys(there))))
     return Scope(tuple(replace(tree, selected=True) for tree in scope.trees), scope.warnings)
@@ -141,6 +153,9 @@ def _share_all(run: _Run, scope: Scope, environments: Mapping[str, Changed]) -> 
         if root not in indices:
             continue
         index = indices[root]
+        notes = keep(run.settings.snapshot_dir, scope.trees[index])
+        if notes:
+            yield Shared(scope.trees[index].name, 0, 0, 0, 0.0, tuple(notes))
         if run.settings.auto_budget == 0 or (begun and run.is_over):
             _note(root, changed)
             if begun:

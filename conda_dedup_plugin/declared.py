@@ -27,6 +27,9 @@ GOAL = "dedup_goal"
 HARDLINK_UNTRACKED = "dedup_hardlink_untracked"
 NORMALIZE_BYTECODE = "dedup_normalize_bytecode"
 AUTO_BUDGET = "dedup_auto_budget"
+NOTIFY_BYTES = "dedup_notify_bytes"
+NOTIFY_DAYS = "dedup_notify_days"
+SNAPSHOT_DIR = "dedup_snapshot_dir"
 
 
 def safely(hook: Callable[[], Any]) -> Callable[[], list[Any]]:
@@ -132,6 +135,9 @@ def conda_settings() -> Iterator[CondaSetting]:
             "Share the bytecode of equal sources of pip's: true or false.",
         ),
         (AUTO_BUDGET, "5", "How many seconds conda-dedup may take after a conda command."),
+        (NOTIFY_BYTES, "1000000000", "Tell of an environment that could free more bytes; 0: never."),
+        (NOTIFY_DAYS, "7", "For how many days conda-dedup does not tell of the same environment again."),
+        (SNAPSHOT_DIR, "", "Where snapshots are written after each transaction; empty: nowhere."),
     ):
         parameter = PrimitiveParameter(default, element_type=str)
         yield CondaSetting(name=name, description=description, parameter=parameter)

@@ -133,6 +133,8 @@ def undone(prefix: str, after: Sequence[str], known: Iterable[str], since: float
         return None
     start = max((number for number, line in enumerate(lines) if line.startswith("==> ")), default=len(lines))
     last = [line for line in lines[start:] if line[:1] in ("+", "-")]
+    if not last:
+        return None
     by_stem = {stem_of(spec): spec for spec in known}
     linked = {stem_of(line[1:]) for line in last if line[0] == "+"}
     unlinked = {stem_of(line[1:]): line[1:] for line in last if line[0] == "-"}

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from .settings import Settings
+
 log = logging.getLogger(__name__)
 
 #: The commands that may change an environment, by the names conda gives them.
@@ -113,9 +115,17 @@ def _after(command: str) -> None:
     settings = load()
     for warning in settings.warnings:
         _say(warning)
-    if not settings.auto:
-        return
-    from .automatic import Command, lines, share_changed
+    if settings.auto or settings.snapshot_dir:
+        _work(command, settings)
+    if settings.notify_bytes:
+        _harmless(lambda: _notify(settings))
+
+
+def _work(command: str, settings: Settings) -> None:
+    """Share what a command brought, and write snapshots."""
+    from conda.base.context import context
+
+    from .automatic import Command, lines, share_changed, snapshot_changed
 
     run = Command(
         name=command,
@@ -125,7 +135,21 @@ def _after(command: str) -> None:
         words=" ".join(sys.argv),
         copies=bool(context.always_copy),
     )
-    for line in lines(settings, share_changed(settings, run), "conda dedup"):
+    told = lines(settings, share_changed(settings, run), "conda dedup")
+    for line in told if settings.auto else snapshot_changed(settings, run):
+        _say(line)
+
+
+def _notify(settings: Settings) -> None:
+    """Tell of an environment that could free much, if somebody reads it."""
+    from conda.base.context import context
+
+    if context.json or context.quiet or sys.stderr is None or not sys.stderr.isatty():
+        return
+    from .notices import notice
+
+    line = notice(settings.notify_bytes, settings.notify_days, "conda dedup")
+    if line is not None:
         _say(line)
 
 

@@ -66,6 +66,11 @@ class Remembered(msgspec.Struct):
     pending: Pending | None = None
     freeable: Freeable | None = None
 
+    @property
+    def is_seen(self) -> bool:
+        """Whether an automatic run was there, or is to come."""
+        return self.checked is not None or self.pending is not None
+
 
 class Check(Remembered):
     """``check.json``. ``specs`` are explicit specs, at the check; an older version wrote name-version-build.
@@ -88,7 +93,7 @@ CheckT = TypeVar("CheckT", bound=Remembered)
 def read(prefix: str) -> Check:
     """Return what is remembered of an environment; nothing, if it cannot be read."""
     try:
-        check = load(environment_directory(prefix) / _FILE, Check)
+        check = load(environment_directory(prefix, make=False) / _FILE, Check)
     except OSError:
         check = None
     return _of(prefix, check)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import sys
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -53,19 +54,34 @@ def forget(directory: Path, is_gone: Callable[[], bool]) -> None:
 def alone(directory: Path) -> Iterator[bool]:
     """Be the only one who writes in a directory; yields at once whether that could be had.
 
-    The kernel frees the lock of a process that died. It is no ``filelock``, the import of which takes more
-    time than a hook may.
+    The kernel frees the lock of a process that died. On Linux and macOS it is no ``filelock``, whose
+    import takes more time than a hook may.
     """
-    import fcntl
+    if sys.platform == "win32":
+        from filelock import FileLock, Timeout
 
-    descriptor = os.open(directory / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
+        held = FileLock(directory / _LOCK)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # who has just forgotten the directory has removed the file, and a new one has a lock of its own
-            ours = os.path.samestat(os.fstat(descriptor), os.stat(directory / _LOCK))
-        except OSError:
-            ours = False
-        yield ours
-    finally:
-        os.close(descriptor)
+            held.acquire(timeout=0)
+        except (Timeout, OSError):
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            held.release()
+    else:
+        import fcntl
+
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(directory / _LOCK, flags, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # who has just forgotten the directory has removed the file, and a new one has a lock of its own
+                ours = os.path.samestat(os.fstat(descriptor), os.stat(directory / _LOCK))
+            except OSError:
+                ours = False
+            yield ours
+        finally:
+            os.close(descriptor)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
 
-from conda_dedup_plugin.condarc import Condarc, Found, load_condarc
+from conda_dedup_plugin.condarc import Condarc, Found, expand, load_condarc
 from conda_dedup_plugin.declared import (
     AUTO,
     AUTO_BUDGET,
@@ -18,6 +18,9 @@ from conda_dedup_plugin.declared import (
     METHOD,
     MIN_SIZE,
     NORMALIZE_BYTECODE,
+    NOTIFY_BYTES,
+    NOTIFY_DAYS,
+    SNAPSHOT_DIR,
 )
 from conda_dedup_plugin.model import Goal, MethodChoice
 
@@ -25,7 +28,18 @@ T = TypeVar("T")
 E = TypeVar("E", bound=Enum)
 Lookup = Callable[[str], Found | None]
 
-_NAMES = (AUTO, METHOD, MIN_SIZE, GOAL, HARDLINK_UNTRACKED, NORMALIZE_BYTECODE, AUTO_BUDGET)
+_NAMES = (
+    AUTO,
+    METHOD,
+    MIN_SIZE,
+    GOAL,
+    HARDLINK_UNTRACKED,
+    NORMALIZE_BYTECODE,
+    AUTO_BUDGET,
+    NOTIFY_BYTES,
+    NOTIFY_DAYS,
+    SNAPSHOT_DIR,
+)
 _TRUE = frozenset({"true", "yes", "on", "y", "1"})
 _FALSE = frozenset({"false", "no", "off", "n", "0"})
 _UNSET = frozenset({"", "none", "null", "~"})
@@ -47,6 +61,12 @@ class Settings:
     normalize_bytecode: bool = False
     #: So many seconds the run after a conda command may take.
     auto_budget: int = 5
+    #: The user is told of an environment that could free more bytes; 0: never.
+    notify_bytes: int = 1_000_000_000
+    #: For so many days the user is not told of the same environment again.
+    notify_days: int = 7
+    #: Where a snapshot is written after each transaction; "": nowhere.
+    snapshot_dir: str = ""
     warnings: tuple[str, ...] = ()
 
     def floor(self, goal: Goal) -> int:
@@ -75,6 +95,13 @@ def load() -> Settings:
         ),
         auto_budget=_value(
             lookup, AUTO_BUDGET, _number, default.auto_budget, "a number of seconds", warnings
+        ),
+        notify_bytes=_value(
+            lookup, NOTIFY_BYTES, _number, default.notify_bytes, "a number of bytes", warnings
+        ),
+        notify_days=_value(lookup, NOTIFY_DAYS, _number, default.notify_days, "a number of days", warnings),
+        snapshot_dir=_value(
+            lookup, SNAPSHOT_DIR, _directory, default.snapshot_dir, "an absolute path", warnings
         ),
         warnings=tuple(warnings),
     )
@@ -150,7 +177,7 @@ def _value(
     shown = getattr(default, "value", default)
     warnings.append(
         f"The setting {name} is {reprlib.repr(found.value)} in {found.where}, which is not {wanted}; "
-        f"{str(shown).lower()} is used."
+        f"{str(shown).lower() or 'none'} is used."
     )
     return default
 
@@ -181,6 +208,12 @@ def _number(value: object) -> int | None:
     text = _text(value)
     # More digits than any size has: int() refuses thousands of them.
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else None
+
+
+def _directory(value: object) -> str | None:
+    """A relative path would mean another directory at each command."""
+    path = value.strip() if isinstance(value, str) else ""
+    return expand(path) if path[:1] in ("/", "~", "$") else None
 
 
 def _text(value: object) -> str:

@@ -78,14 +78,15 @@ def _foreign(path: Path) -> StateError:
     )
 
 
-def environment_directory(root: str) -> Path:
-    """Return the directory that holds what we remember of the tree at ``root``, made if missing."""
+def environment_directory(root: str, make: bool = True) -> Path:
+    """Return the directory that holds what we remember of the tree at ``root``, made if so wished."""
     with contextlib.suppress(OSError):  # a component that changes this very moment
         root = real_path(root)
     digest = hashlib.sha256(os.fsencode(root)).hexdigest()[:16]
     path = state_directory() / "envs" / digest
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        if make:
+            path.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise StateError(f"the state directory {str(path)!r} cannot be made ({exc.strerror})") from exc
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -59,6 +60,16 @@ def test_unset_values_are_defaults_without_a_word(home: Path, monkeypatch: pytes
     assert settings.load() == settings.Settings()
 
 
+def test_notices_and_snapshots(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / ".condarc").write_text(
+        "plugins:\n  dedup_notify_bytes: 0\n  dedup_notify_days: 30\n  dedup_snapshot_dir: ~/kept\n"
+    )
+    expected = settings.Settings(notify_bytes=0, notify_days=30, snapshot_dir=f"{home}/kept")
+    assert settings.load() == expected
+    monkeypatch.setenv("CONDA_PLUGINS_DEDUP_SNAPSHOT_DIR", "$HOME/elsewhere")
+    assert settings.load().snapshot_dir == f"{home}/elsewhere"
+
+
 @pytest.mark.parametrize(
     ("name", "text", "used"),
     [
@@ -75,13 +86,17 @@ def test_unset_values_are_defaults_without_a_word(home: Path, monkeypatch: pytes
         ("dedup_min_size", "true", "4096"),
         ("dedup_min_size", "9" * 4000, "4096"),
         ("dedup_min_size", "²", "4096"),
+        ("dedup_notify_bytes", "1 GB", "1000000000"),
+        ("dedup_notify_days", "-7", "7"),
+        ("dedup_snapshot_dir", "relative/path", "none"),
+        ("dedup_snapshot_dir", "7", "none"),
     ],
 )
 def test_a_bad_value_is_the_default_and_one_sentence(home: Path, name: str, text: str, used: str) -> None:
     (home / ".condarc").write_text(f"plugins:\n  {name}: {text}\n")
     loaded = settings.load()
     (warning,) = loaded.warnings
-    assert settings.Settings(loaded.auto, loaded.method, loaded.min_size) == settings.Settings()
+    assert dataclasses.replace(loaded, warnings=()) == settings.Settings()
     assert warning.startswith(f"The setting {name} is ")
     assert str(home / ".condarc") in warning
     assert warning.endswith(f"{used} is used.")
@@ -213,6 +228,9 @@ def test_conda_gives_the_settings(home: Path, monkeypatch: pytest.MonkeyPatch) -
         "dedup_method: {a: [b]}",
         "dedup_method: {}",
         "dedup_min_size: abc",
+        "dedup_notify_bytes: [1]",
+        "dedup_notify_days: soon",
+        "dedup_snapshot_dir: {a: b}",
     ],
 )
 def test_no_value_makes_conda_fail(home: Path, line: str) -> None:

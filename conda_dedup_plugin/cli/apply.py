@@ -40,15 +40,18 @@ def execute(options: argparse.Namespace) -> int:
     """Print or execute the plan."""
     from ..apply import apply_plan
     from ..errors import StateError
+    from ..notices import forget
     from ..report import json, text
     from .bars import progress_for
-    from .common import analysis_of, finish_interrupted, require_consent
+    from .common import analysis_of, finish_interrupted, remember, require_consent
 
     require_consent(options)
     analysis, notes = analysis_of(options)
     consequence = [_CONSEQUENCE.format(prog=options.prog)] if options.include_cache else []
     applied = None
-    if not options.dry_run:
+    if options.dry_run:
+        remember(options, analysis)
+    else:
         try:
             if not options.no_journal:
                 anything, more = finish_interrupted()
@@ -64,6 +67,7 @@ def execute(options: argparse.Namespace) -> int:
                 journal=not options.no_journal,
                 progress=progress_for(options.json or options.quiet),
             )
+            forget(analysis)
         except StateError as exc:
             hint = "Make it writable, or add --no-journal."
             raise StateError(str(exc), exc.hint or hint) from exc

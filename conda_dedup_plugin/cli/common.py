@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ..engine import Analysis, analyse
@@ -104,6 +105,20 @@ def _goal(options: argparse.Namespace, settings: Settings) -> Goal:
 
 def _either(option: bool | None, setting: bool) -> bool:
     return setting if option is None else option
+
+
+def remember(options: argparse.Namespace, analysis: Analysis) -> None:
+    """Remember what could be freed, if a bare ``apply`` of each environment would free as much."""
+    from ..notices import remember as remember_freeable
+
+    more = (options.include_cache, options.override_frozen, options.same_layer, options.dedup_pkgs_dirs)
+    other = (options.method, options.goal, options.min_size, options.hardlink_untracked)
+    if any(more) or any(value is not None for value in (*other, options.normalize_bytecode)):
+        return
+    if options.min_extent != MIN_EXTENT or not options.dedup_discover:
+        return
+    with suppress(DedupError, OSError):  # nothing of the user's depends on it
+        remember_freeable(analysis, discovered=not (options.dedup_prefixes or options.dedup_search))
 
 
 def analysis_of(

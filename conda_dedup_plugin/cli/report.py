@@ -50,12 +50,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Print the report."""
     from ..report import json, text
-    from .common import analysis_of
+    from .common import analysis_of, remember
 
     if not options.audit and (options.unused_days, options.max_envs) != (None, None):
         raise UsageError("--unused-days and --max-envs are about an audit.", "Add --audit.")
     audits: list[Audit] = []
     analysis, notes = analysis_of(options, _auditor(options, audits) if options.audit else None)
+    remember(options, analysis)
     if options.json:
         document = json.report_document(analysis)
         document["warnings"] = [*notes, *document["warnings"]]
