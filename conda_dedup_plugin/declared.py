@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from conda.plugins.types import (
         CondaHealthCheck,
         CondaPostCommand,
+        CondaPostSolve,
         CondaPostTransactionAction,
         CondaPreCommand,
         CondaSetting,
@@ -30,6 +31,7 @@ AUTO_BUDGET = "dedup_auto_budget"
 NOTIFY_BYTES = "dedup_notify_bytes"
 NOTIFY_DAYS = "dedup_notify_days"
 SNAPSHOT_DIR = "dedup_snapshot_dir"
+ADVISE = "dedup_advise"
 
 
 def safely(hook: Callable[[], Any]) -> Callable[[], list[Any]]:
@@ -65,6 +67,15 @@ def pre_command() -> CondaPreCommand:
     from . import hooks
 
     return CondaPreCommand(name=_NAME, action=hooks.before, run_for=hooks.COMMANDS)
+
+
+def post_solve() -> CondaPostSolve:
+    """What is done when it is known what will be installed."""
+    from conda.plugins.types import CondaPostSolve
+
+    from . import hooks
+
+    return CondaPostSolve(name=_NAME, action=hooks.solved)
 
 
 def post_transaction_action() -> CondaPostTransactionAction:
@@ -138,6 +149,7 @@ def conda_settings() -> Iterator[CondaSetting]:
         (NOTIFY_BYTES, "1000000000", "Tell of an environment that could free more bytes; 0: never."),
         (NOTIFY_DAYS, "7", "For how many days conda-dedup does not tell of the same environment again."),
         (SNAPSHOT_DIR, "", "Where snapshots are written after each transaction; empty: nowhere."),
+        (ADVISE, "true", "Tell which environment is nearly the one to be made: true or false."),
     ):
         parameter = PrimitiveParameter(default, element_type=str)
         yield CondaSetting(name=name, description=description, parameter=parameter)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from pathlib import Path
 
 #: Binary, and nobody is waited for.
 READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -30,6 +31,12 @@ def read_regular(path: str, most: int, *, follow: bool = False, whole: bool = Fa
             return stream.read(min(most, found.st_size + 1))  # it makes room for what it is asked for
     finally:
         os.close(descriptor)
+
+
+def existing_parent(path: str) -> str:
+    """Return the path, or the nearest one above it that there is."""
+    whole = Path.cwd() / path
+    return os.fspath(next((each for each in (whole, *whole.parents) if os.path.lexists(each)), whole))
 
 
 def real_path(path: str) -> str:

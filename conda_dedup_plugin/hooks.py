@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -21,6 +22,10 @@ log = logging.getLogger(__name__)
 
 #: The commands that may change an environment, by the names conda gives them.
 COMMANDS = {"create", "install", "update", "remove", "rename", "env_create", "env_remove", "env_update"}
+#: Those of them that make an environment.
+_MAKING = {"create", "env_create"}
+#: The command of this process that is still to be advised on; empty: none.
+_advised_on = ""
 #: When the command of this process began, in seconds since the epoch.
 _began = 0.0
 #: The transactions of this process: what was linked, as (name, version, build), by prefix.
@@ -51,10 +56,74 @@ def fix_health(prefix: str, options: Any, confirm: Callable[[str], object]) -> i
 
 
 def before(command: str) -> None:
-    """Note when the command began: all that an old conda tells about what it changes."""
-    global _began
+    """Note when which command began: all that an old conda tells about what it changes."""
+    global _began, _advised_on
     _began = time.time()
+    _advised_on = command if command in _MAKING else ""
     _transactions.clear()
+
+
+def solved(repodata: str, unlinked: Iterable[Any] | None, linked: Iterable[Any] | None) -> None:
+    """Tell before the prompt which environment is like the one that is to be made."""
+    global _advised_on
+    command, _advised_on = _advised_on, ""  # once: what is solved later is installed into it
+    try:
+        records = list(linked or ())
+        if command and records and not list(unlinked or ()):
+            _advise(command, records)
+    except KeyboardInterrupt:
+        raise  # the user's word to conda, which has changed nothing yet
+    except BaseException:
+        log.debug("no advice", exc_info=True)
+
+
+def _advise(command: str, records: Sequence[Any]) -> None:
+    from conda.base.context import context
+
+    if context.json or context.quiet or context.download_only:
+        return
+    from .settings import load
+
+    settings = load()
+    if not settings.advise:
+        return
+    from .advise import Asked, Creation, advise
+    from .environments import Request, find
+    from .files import existing_parent
+
+    target = _place(command, context)
+    creation = Creation(
+        packages=tuple(
+            Asked(
+                record.name,
+                f"{record.name}-{record.version}-{record.build}",
+                getattr(record.noarch, "value", record.noarch) == "python",
+            )
+            for record in records
+        ),
+        place=existing_parent(target),
+        caches=tuple(context.pkgs_dirs),
+        copies=bool(context.always_copy),
+        automatic=settings.auto and _is_for_this_system(),
+    )
+    advice = advise(creation, find(Request()), settings, but={os.path.realpath(target)})
+    if advice is not None:
+        _say(str(advice))
+
+
+def _place(command: str, context: Any) -> str:
+    """Return where an environment is to be made, or the directory that it will be in."""
+    from conda.base.constants import UNUSED_ENV_NAME
+
+    from .environments import is_environment
+    from .files import existing_parent
+
+    target = str(context.target_prefix or "")
+    # of an old conda's "env create" the file has the name; of a dry run nobody need say it
+    elsewhere = command == "env_create" and is_environment(target)
+    if elsewhere or Path(target).name in ("", UNUSED_ENV_NAME):
+        return next((path for path in context.envs_dirs if os.access(existing_parent(path), os.W_OK)), target)
+    return target
 
 
 def transaction(prefix: str | None, linked: Iterable[Any] | None, unlinked: Iterable[Any] | None) -> None:

@@ -23,6 +23,13 @@ def conda_pre_commands():  # type: ignore[no-untyped-def]
     return declared.pre_command()
 
 
+@hookimpl
+@declared.safely
+def conda_post_solves():  # type: ignore[no-untyped-def]
+    """Tell which environment is like the one to be made."""
+    return declared.post_solve()
+
+
 @hookimpl(optionalhook=True)  # conda >= 25.5
 @declared.safely
 def conda_post_transaction_actions():  # type: ignore[no-untyped-def]

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from conda_dedup_plugin.condarc import Condarc, Found, expand, load_condarc
 from conda_dedup_plugin.declared import (
+    ADVISE,
     AUTO,
     AUTO_BUDGET,
     GOAL,
@@ -39,6 +40,7 @@ _NAMES = (
     NOTIFY_BYTES,
     NOTIFY_DAYS,
     SNAPSHOT_DIR,
+    ADVISE,
 )
 _TRUE = frozenset({"true", "yes", "on", "y", "1"})
 _FALSE = frozenset({"false", "no", "off", "n", "0"})
@@ -67,6 +69,8 @@ class Settings:
     notify_days: int = 7
     #: Where a snapshot is written after each transaction; "": nowhere.
     snapshot_dir: str = ""
+    #: Tell before an environment is made which one is nearly the same.
+    advise: bool = True
     warnings: tuple[str, ...] = ()
 
     def floor(self, goal: Goal) -> int:
@@ -103,6 +107,7 @@ def load() -> Settings:
         snapshot_dir=_value(
             lookup, SNAPSHOT_DIR, _directory, default.snapshot_dir, "an absolute path", warnings
         ),
+        advise=_value(lookup, ADVISE, _boolean, default.advise, "true or false", warnings),
         warnings=tuple(warnings),
     )
 
