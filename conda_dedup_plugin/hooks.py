@@ -104,7 +104,7 @@ def _advise(command: str, records: Sequence[Any]) -> None:
         place=existing_parent(target),
         caches=tuple(context.pkgs_dirs),
         copies=bool(context.always_copy),
-        automatic=settings.auto and _is_for_this_system(),
+        automatic=settings.auto and settings.auto_budget > 0 and _is_for_this_system(),
     )
     advice = advise(creation, find(Request()), settings, but={os.path.realpath(target)})
     if advice is not None:
