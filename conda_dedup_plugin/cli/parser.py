@@ -9,9 +9,9 @@ from .. import __version__
 from ..errors import UsageError
 from ..model import Goal, MethodChoice
 from ..plan import MIN_EXTENT
-from . import apply, clean, compare, demo, history, report, run, snapshot, status, undo, verify
+from . import apply, clean, compare, demo, history, report, run, snapshot, status, suggest, undo, verify
 
-_VERBS = (report, status, compare, apply, run, undo, verify, clean, snapshot, history, demo)
+_VERBS = (report, status, compare, suggest, apply, run, undo, verify, clean, snapshot, history, demo)
 
 
 class _Parser(argparse.ArgumentParser):
