@@ -78,7 +78,7 @@ def alone(directory: Path) -> Iterator[bool]:
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # who has just forgotten the directory has removed the file, and a new one has a lock of its own
+                # who has just forgotten the directory has removed the file; a new one has a lock of its own
                 ours = os.path.samestat(os.fstat(descriptor), os.stat(directory / _LOCK))
             except OSError:
                 ours = False
