@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import enum
 
+#: How similar near-identical environments are at least.
+NEAR_IDENTICAL = 0.9
+
 
 class TreeKind(enum.Enum):
     """What a directory in scope is."""

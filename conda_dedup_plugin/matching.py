@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
-from packaging.utils import canonicalize_name
-
-from .specs.packages import Package, channel_name, is_range, name_of, order
+from .specs.packages import Package, canonical, channel_name, is_range, name_of, order
 from .versions import newer, satisfies
 
 if TYPE_CHECKING:
@@ -125,10 +123,6 @@ def name_and_kind(package: Package) -> tuple[str, bool]:
     return name_of(package), package.is_pip
 
 
-def _name(package: Package) -> str:
-    return canonicalize_name(package.dist.name)
-
-
 def common_name(package: Package) -> str:
     """The name by which a package of conda's may be one of pip's."""
-    return canonicalize_name(package.dist.name)
+    return canonical(package.dist.name)

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from packaging.utils import canonicalize_name
-
+from .kinds import NEAR_IDENTICAL
 from .matching import Pair, class_of, common_name, name_and_kind, pairs, same
-from .specs.packages import in_order
+from .specs.packages import canonical, in_order
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from .specs.packages import Package, Specs
 
 #: How similar near-identical environments are at least.
-THRESHOLD = 0.9
+THRESHOLD = NEAR_IDENTICAL
 
 
 @dataclass
@@ -84,7 +83,7 @@ class Comparison:
 
 def compare(a: Specs, b: Specs, core: Collection[str] = ()) -> Comparison:
     """Compare two environments package by package; ``core`` are names of packages."""
-    found = Comparison(a, b, core=frozenset(canonicalize_name(name) for name in core))
+    found = Comparison(a, b, core=frozenset(canonical(name) for name in core))
     for pair in pairs(a, b):
         getattr(found, class_of(pair)).append(pair)
     return found

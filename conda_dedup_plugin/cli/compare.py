@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..kinds import NEAR_IDENTICAL
 
 if TYPE_CHECKING:
     import argparse
@@ -34,16 +35,15 @@ _PLATFORM = re.compile(r"[a-z0-9]+-[a-z0-9_]+\Z")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of this verb."""
-    from ..similar import THRESHOLD
     from .parser import add_scope_options
 
     parser.add_argument("dedup_compared", nargs="*", metavar="A B",
                         help="two environments or files")  # fmt: skip
     parser.add_argument("--all", action="store_true", dest="dedup_all",
                         help="every pair of environments, and clusters of near-identical ones")  # fmt: skip
-    parser.add_argument("--threshold", type=float, default=THRESHOLD, metavar="SHARE",
+    parser.add_argument("--threshold", type=float, default=NEAR_IDENTICAL, metavar="SHARE",
                         help="with --all: how similar near-identical environments are at least, from 0 to 1 "
-                        f"(default: {THRESHOLD})")  # fmt: skip
+                        f"(default: {NEAR_IDENTICAL})")  # fmt: skip
     parser.add_argument("--core", default="", metavar="NAMES",
                         help="packages to compare apart, with commas between")  # fmt: skip
     parser.add_argument("--platform", default="", metavar="SUBDIR",

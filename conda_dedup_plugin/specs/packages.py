@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from packaging.utils import canonicalize_name
@@ -66,7 +67,13 @@ def order(package: Package) -> tuple[bool, Dist, str]:
 
 def name_of(package: Package) -> str:
     """The name by which two packages are one: of pip's as PEP 503 has it, of conda's in small letters."""
-    return canonicalize_name(package.dist.name) if package.is_pip else package.dist.name.lower()
+    return canonical(package.dist.name) if package.is_pip else package.dist.name.lower()
+
+
+@lru_cache(maxsize=16384)
+def canonical(name: str) -> str:
+    """A name as PEP 503 has it; there are few of them in many environments."""
+    return canonicalize_name(name)
 
 
 def is_range(version: str) -> bool:
