@@ -120,6 +120,10 @@ def test_clusters_are_connected_and_the_largest_saving_comes_first():
     assert first.saving == first.bytes_of_all - first.bytes_of_union
     # a and c alone are not alike: b is between them
     assert compare(a, c).similarity < 0.9
+    # nor does it matter which of them comes first
+    middle = specs("z", *base[:19])
+    (found,) = clusters([a, c, middle], 0.9)
+    assert [member.name for member in found.members] == ["a", "c", "z"]
 
 
 def test_what_people_call_a_channel():
