@@ -56,7 +56,7 @@ def snapshot_directory() -> str | None:
     """Return where snapshots of environments are kept; None if nowhere."""
     from .settings import load
 
-    return getattr(load(), "snapshot_dir", "") or None
+    return load().snapshot_dir or None
 
 
 def audit(inventory: Inventory, options: AuditOptions, now: float | None = None) -> Audit:
