@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .cached import find_cached
-from .channels import installed
 from .commands import clean_cache, command, export_environment, remove_environment, remove_from
 from .exported import exported_file
 from .findings import Audited, Finding, Kind
+from .installed import installed
 from .mixtures import find_clobbered, find_mixed, find_twice, find_two_channels
 from .usage import last_use
 

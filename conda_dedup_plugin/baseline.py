@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .channels import channel_name
 from .errors import UsageError
-from .specs.packages import channel_name
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

@@ -3,36 +3,26 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from .channels import without_secrets
 from .files import CLOCK_SLACK, came, modified, read_regular
 from .records.conda_meta import read_dists
+from .records.heads import Heading
 from .records.reading import RecordError, decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 _HISTORY_BYTES = 64 * 1024 * 1024
-#: What conda puts into an URL for who may read a channel: a user with a password, or a token.
-_SECRETS = re.compile(r"(?<=://)[^/@]*@|/t/[^/]+(?=/)")
 
 
-class Installed(msgspec.Struct, gc=False):
-    """What a record in ``conda-meta`` says of its package as a whole."""
+class Record(Heading, gc=False):
+    """What a record says of its package as a whole, and what that needs."""
 
-    name: str
-    version: str
-    build: str = ""
-    channel: str | None = None
-    subdir: str | None = None
-    url: str | None = None
-    md5: str | None = None
-    sha256: str | None = None
-    depends: list[str] = []
-    files: list[str] = []
+    depends: list[str] = msgspec.field(default_factory=list)
 
     @property
     def stem(self) -> str:
@@ -40,15 +30,11 @@ class Installed(msgspec.Struct, gc=False):
         return f"{self.name}-{self.version}-{self.build}"
 
     @property
-    def digest(self) -> str:
-        """The sha256 of the archive, else its md5, else nothing."""
-        return self.sha256 or self.md5 or ""
-
-    @property
     def spec(self) -> str:
         """``CHANNEL/SUBDIR::NAME-VERSION-BUILD#DIGEST``, of which parts may be unknown."""
-        where = "/".join(part for part in (channel_of(self), self.subdir) if part)
-        return f"{where}{'::' if where else ''}{self.stem}{'#' if self.digest else ''}{self.digest}"
+        where = "/".join(part for part in (place_of(self), self.subdir) if part)
+        digest = self.dist.digest
+        return f"{where}{'::' if where else ''}{self.stem}{'#' if digest else ''}{digest}"
 
 
 class Changes(msgspec.Struct):
@@ -59,10 +45,10 @@ class Changes(msgspec.Struct):
     changed: list[tuple[str, str]] = []
 
 
-_DECODER = msgspec.json.Decoder(Installed)
+_DECODER = msgspec.json.Decoder(Record)
 
 
-def read_installed(path: str | os.PathLike[str]) -> Installed | None:
+def read_installed(path: str | os.PathLike[str]) -> Record | None:
     """Read one record; None if it is damaged."""
     try:
         return decode(os.fspath(path), _DECODER)
@@ -70,15 +56,10 @@ def read_installed(path: str | os.PathLike[str]) -> Installed | None:
         return None
 
 
-def channel_of(package: Installed) -> str:
+def place_of(package: Record) -> str:
     """The channel without its subdir, and without what only its user may know."""
-    channel = without_secrets(package.channel or "").rstrip("/")
+    channel = without_secrets(package.dist.channel).rstrip("/")
     return channel.removesuffix(f"/{package.subdir}") if package.subdir else channel
-
-
-def without_secrets(url: str) -> str:
-    """An URL without the password or the token in it."""
-    return _SECRETS.sub("", url)
 
 
 def specs_of(prefix: str, known: Iterable[str] = (), since: float | None = None) -> list[str]:

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .channels import Installed
+    from .installed import Installed
     from .model import Tree
     from .usage import Usage
 

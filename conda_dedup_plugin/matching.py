@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
-from .specs.packages import Package, canonical, channel_name, is_range, name_of, order
+from .channels import channel_name
+from .specs.packages import Package, canonical, is_range, name_of, order
 from .versions import newer, satisfies
 
 if TYPE_CHECKING:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import canonicalize_name
 
-from .channels import DEFAULTS, FORGE, PYPI, Installed
+from .channels import DEFAULTS, FORGE
 from .commands import from_channel, reinstall, uninstall_wheel
 from .findings import Finding, Kind
+from .installed import Installed
+from .specs.packages import PYPI
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .explicit import Installed, channel_of, read_installed, without_secrets
+from .channels import without_secrets
+from .explicit import Record, place_of, read_installed
 from .files import read_regular
 from .records.conda_meta import read_dists
 from .records.pip_record import dist_infos
@@ -61,10 +62,10 @@ def take(prefix: str, name: str) -> Snapshot:
     )
 
 
-def _in_order(packages: Sequence[Installed]) -> list[Installed]:
+def _in_order(packages: Sequence[Record]) -> list[Record]:
     """Each after what it depends on, for conda links the packages of such a file as they stand there."""
     by_name = {package.name: package for package in sorted(packages, key=lambda package: package.name)}
-    ordered: dict[str, Installed] = {}
+    ordered: dict[str, Record] = {}
     seen: set[str] = set()
     for start in by_name:
         waiting = [(start, False)]
@@ -80,7 +81,7 @@ def _in_order(packages: Sequence[Installed]) -> list[Installed]:
     return list(ordered.values())
 
 
-def _explicit(prefix: str, packages: Sequence[Installed], name: str, warnings: list[str]) -> str:
+def _explicit(prefix: str, packages: Sequence[Record], name: str, warnings: list[str]) -> str:
     platform = next((one.subdir for one in packages if one.subdir and one.subdir != "noarch"), "noarch")
     lines = [
         "# This file makes the environment again: conda create --name NAME --file FILE",
@@ -101,10 +102,10 @@ def _explicit(prefix: str, packages: Sequence[Installed], name: str, warnings: l
     return "\n".join(lines) + "\n"
 
 
-def _yml(packages: Sequence[Installed], wheels: Sequence[str], name: str) -> str:
+def _yml(packages: Sequence[Record], wheels: Sequence[str], name: str) -> str:
     from ruamel.yaml import YAML
 
-    used = Counter(channel_of(package) for package in packages if package.channel)
+    used = Counter(place_of(package) for package in packages if package.channel)
     channels = [channel.removeprefix(_ANACONDA) for channel, _ in used.most_common()]
     dependencies: list[Any] = sorted(f"{one.name}={one.version}={one.build}" for one in packages)
     if wheels:
@@ -116,10 +117,10 @@ def _yml(packages: Sequence[Installed], wheels: Sequence[str], name: str) -> str
     return stream.getvalue()
 
 
-def _wheels(prefix: str, packages: Sequence[Installed], name: str, warnings: list[str]) -> Iterator[str]:
+def _wheels(prefix: str, packages: Sequence[Record], name: str, warnings: list[str]) -> Iterator[str]:
     """Yield what pip installed, in pip's words, but for what conda brought."""
     condas = {
-        os.path.dirname(file) for package in packages for file in package.files if ".dist-info/" in file
+        os.path.dirname(file) for package in packages for file in package.files or () if ".dist-info/" in file
     }
     for (wheel, version), record in dist_infos(prefix).items():
         directory = record.parent

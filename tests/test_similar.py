@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from conda_dedup_plugin.channels import channel_name
 from conda_dedup_plugin.model import Dist
 from conda_dedup_plugin.similar import clusters, compare
-from conda_dedup_plugin.specs.packages import Package, Specs, channel_name, in_order
+from conda_dedup_plugin.specs.packages import Package, Specs, in_order
 
 SHA = "a" * 64
 

@@ -37,7 +37,9 @@ class _Files(msgspec.Struct, gc=False):
     paths: list[_File] = []
 
 
-class _Record(msgspec.Struct, gc=False):
+class Heading(msgspec.Struct, gc=False):
+    """What a record says of its package as a whole; ``channel`` is no text in some old ones."""
+
     name: str
     version: str
     build: str = ""
@@ -47,6 +49,21 @@ class _Record(msgspec.Struct, gc=False):
     channel: Any = None
     url: str | None = None
     files: list[str] | None = None
+
+    @property
+    def dist(self) -> Dist:
+        """The package; its digest is the sha256 of the archive, else the md5."""
+        return Dist(
+            self.name,
+            self.version,
+            self.build,
+            self.subdir or "",
+            self.sha256 or self.md5 or "",
+            self.channel if isinstance(self.channel, str) else "",
+        )
+
+
+class _Record(Heading, gc=False):
     paths_data: _Files | None = None
 
 
@@ -61,14 +78,6 @@ def read_head(path: Path) -> Head:
     said = record.paths_data.paths if record.paths_data else []
     sizes = [file.size_in_bytes for file in said if file.path_type not in _NO_CONTENT]
     known = [size for size in sizes if size is not None and size >= 0]
-    dist = Dist(
-        record.name,
-        record.version,
-        record.build,
-        record.subdir or "",
-        record.sha256 or record.md5 or "",
-        record.channel if isinstance(record.channel, str) else "",
-    )
     nobody_knows = not known and bool(sizes or (files and not said))
     wheels = [file for file in files if file.endswith(".dist-info/RECORD")]
-    return Head(dist, None if nobody_knows else sum(known), record.url or "", record.md5 or "", wheels)
+    return Head(record.dist, None if nobody_knows else sum(known), record.url or "", record.md5 or "", wheels)

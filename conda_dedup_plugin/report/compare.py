@@ -8,8 +8,9 @@ from rich.filesize import decimal
 from rich.text import Text
 
 from ..builds import explain
+from ..channels import channel_name
 from ..model import SCHEMA
-from ..specs.packages import PYPI, channel_name
+from ..specs.packages import PYPI
 from ..versions import newer
 from .text import printable
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 from rich.filesize import decimal
 from rich.text import Text
 
+from ..channels import channel_name
 from ..model import SCHEMA
-from ..specs.packages import channel_name
 from .text import printable
 
 if TYPE_CHECKING:

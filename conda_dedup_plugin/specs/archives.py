@@ -13,8 +13,9 @@ from packaging.utils import (
     parse_wheel_filename,
 )
 
+from ..channels import SUBDIR
 from ..model import Dist
-from .packages import PYPI, SUBDIRS, Package
+from .packages import PYPI, Package
 
 _HEX = re.compile(r"[0-9a-fA-F]+\Z")
 _SUFFIXES = (".conda", ".tar.bz2")
@@ -32,7 +33,7 @@ def conda_archive(url: str, sha256: str = "", md5: str = "", subdir: str = "") -
     if len(parts) != 3 or not all(parts):
         return None
     stem, _, last = channel.rpartition("/")
-    if SUBDIRS.match(last):
+    if SUBDIR.fullmatch(last):
         subdir, channel = last, stem
     else:
         channel = ""  # a file that somebody downloaded

@@ -7,10 +7,11 @@ import re
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from ..channels import SUBDIR
 from ..model import Dist
 from .archives import conda_archive, digests, pip_archive
 from .document import Value, text_of
-from .packages import PYPI, SUBDIRS, Package
+from .packages import PYPI, Package
 
 _CONDA = re.compile(r"(?:(?P<channel>[^\[\]]+?)::)?(?P<name>[A-Za-z0-9_][\w.-]*)\s*(?P<rest>.*)\Z", re.S)
 _EXACT = re.compile(r"={2,3}\s*([^\s,|*=<>!~]+)\Z")
@@ -48,7 +49,7 @@ def _conda(entry: Value) -> Package:
     channel = said["channel"] or keys.get("channel", "")
     subdir = ""
     stem, _, last = channel.rpartition("/")
-    if stem and SUBDIRS.match(last):
+    if stem and SUBDIR.fullmatch(last):
         channel, subdir = stem, last
     version = keys.get("version", version)
     digest = keys.get("sha256", "") or keys.get("md5", "")

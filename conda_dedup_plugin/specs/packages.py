@@ -13,14 +13,8 @@ if TYPE_CHECKING:
     from ..model import Dist
 
 PYPI = "pypi"
-SUBDIRS = re.compile(r"(?:noarch|(?:linux|osx|win|emscripten|wasi|freebsd|zos)-[0-9a-z_]+)\Z")
 #: What is no version but says which are wanted: ``>=1.2``, ``1.2.*``, ``=1.2``; empty: any.
 _RANGE = re.compile(r"[*<>=~|,^@]|!=|\A\Z")
-#: Where a channel's name is the path alone.
-_HOSTS = re.compile(
-    r"https?://(?:(?:conda\.)?anaconda\.org|repo\.anaconda\.com|(?:repo\.|fast\.)?prefix\.dev)/", re.I
-)
-_CREDENTIALS = re.compile(r"(?<=://)[^/@]*@|(?<=/)t/[^/]+/")
 
 
 class Package(NamedTuple):
@@ -79,15 +73,3 @@ def canonical(name: str) -> str:
 def is_range(version: str) -> bool:
     """Whether a version is none, but says which ones are wanted."""
     return _RANGE.search(version) is not None
-
-
-def channel_name(channel: str) -> str:
-    """What people call a channel: without host, subdir and credentials where it is a known one.
-
-    ``https://conda.anaconda.org/conda-forge/linux-64`` is ``conda-forge``; of other hosts the URL stays.
-    """
-    plain = _HOSTS.sub("", _CREDENTIALS.sub("", channel.strip())).rstrip("/")
-    stem, _, last = plain.rpartition("/")
-    if stem and SUBDIRS.match(last):
-        plain = stem
-    return "defaults" if plain in ("pkgs/main", "pkgs/r", "pkgs/free", "pkgs/msys2") else plain
