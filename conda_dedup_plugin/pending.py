@@ -209,9 +209,9 @@ def _compare(check: Check, specs: Sequence[str], began: float | None) -> None:
         return
     check.before, check.transaction = list(before), time.time()
     check.changes = changes(before, specs)
-    if check.freeable is not None:
-        gone = check.changes.removed or check.changes.changed
-        check.freeable = None if gone else msgspec.structs.replace(check.freeable, seen=time.time())
+    if check.freeable is not None and not (check.changes.removed or check.changes.changed):
+        # what only got more can still free as much
+        check.freeable = msgspec.structs.replace(check.freeable, seen=time.time())
 
 
 def remember_freeable(prefix: str, freeable: Freeable | None) -> bool:

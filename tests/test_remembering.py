@@ -41,7 +41,7 @@ def write_until(path: Path, me: str, until: float, written) -> None:
     """Count in a field of one's own, and look all the time that nothing is torn or goes back."""
     own = refused = 0
     seen: dict[str, int] = {}
-    while time.monotonic() < until:
+    while time.monotonic() < until or not own:  # on a busy machine one may come late
 
         def count(there: Counts | None, own: int = own) -> Counts:
             there = there or Counts()
