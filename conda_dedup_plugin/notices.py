@@ -57,9 +57,9 @@ def _is_as_it_was(prefix: str, freeable: pending.Freeable) -> bool:
 
 def told(prefix: str, size: int, days: int) -> bool:
     """Note that the user is told now; False: that was done within so many days, or is being done."""
-    now = time.time()
 
     def note(before: Notified | None) -> Notified | None:
+        now = time.time()  # under the lock: never before what another process has just written
         if before is not None and 0 <= now - before.told < days * _DAY:
             return None
         return Notified(now, size)
