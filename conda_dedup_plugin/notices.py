@@ -13,7 +13,7 @@ import msgspec
 from . import pending
 from .errors import DedupError
 from .files import modified
-from .remembering import update
+from .remembering import load, update
 from .state import environment_directory
 
 if TYPE_CHECKING:
@@ -58,12 +58,14 @@ def _is_as_it_was(prefix: str, freeable: pending.Freeable) -> bool:
 def told(prefix: str, size: int, days: int) -> bool:
     """Note that the user is told now; False: that was done within so many days, or is being done."""
 
-    def note(before: Notified | None) -> Notified | None:
-        now = time.time()  # under the lock: never before what another process has just written
-        if before is not None and 0 <= now - before.told < days * _DAY:
-            return None
-        return Notified(now, size)
+    def is_recent(before: Notified | None) -> bool:
+        return before is not None and 0 <= time.time() - before.told < days * _DAY
 
+    def note(before: Notified | None) -> Notified | None:
+        return None if is_recent(before) else Notified(time.time(), size)
+
+    if is_recent(load(environment_directory(prefix, make=False) / _FILE, Notified)):
+        return False
     return update(environment_directory(prefix) / _FILE, Notified, note)
 
 
