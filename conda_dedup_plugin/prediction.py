@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import DedupError
 from .files import READ
-from .model import Claim, Dist, Hazard, Manager, MethodChoice, TreeKind
+from .model import NO_USER, Claim, Dist, Hazard, Manager, MethodChoice, TreeKind
 from .plan import MIN_EXTENT
 from .policy import HARDLINK_REFUSED, hazard_of
 from .records.contents import File, cached_files, installed_files
 from .sharing.probe import file_system_id, probe
+from .sharing.system import user
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from .model import Device, Scope
@@ -77,7 +78,9 @@ class Prediction:
         self._device_number = _device_number(creation.place)
         caches = [tree.root for tree in scope.trees if tree.kind is TreeKind.CACHE]
         self._caches = list(dict.fromkeys([*map(os.path.realpath, creation.caches), *caches]))
-        self._near = {root for root in (*self._caches, *records) if _pool(root) == pool}
+        self._near = {root for root in (*self._caches, *records) if pool and _pool(root) == pool}
+        #: Hard links are made among files of one owner alone.
+        self._owned = {root for root in self._near if user() in (NO_USER, _owner(root))}
         #: Environments near first: theirs are the records to ask for what was compiled.
         self._environments = sorted(records, key=lambda root: (root not in self._near, root))
         self._by_mamba = {tree.root for tree in scope.trees if tree.manager is Manager.MAMBA}
@@ -87,61 +90,66 @@ class Prediction:
         """Add up what is predicted of every package."""
         shared = known = new = 0
         for asked in self._creation.packages:
-            files, root, holder = self._files_of(asked)
-            if files is None:
-                new += holder == ""
-                continue
-            linked, given = self._is_linked(asked.stem), self._is_given(asked.stem)
+            holders = self._holders(asked.stem)
+            new += not holders
+            root, files = self._files_of(asked, holders)
+            linked, given = self._is_linked(asked.stem), self._is_given(holders)
             for file in files:
                 size = file.size_in_bytes
-                if size is None:
-                    size = _size(f"{root}/{file.path}") if file.path_type == "pyc_file" else 0
-                    compiled = True
+                if size is not None and size >= 0:
+                    is_shared = self._is_shared(file, size, linked, given)
                 else:
-                    compiled = False
+                    # compiled by conda for each environment, never linked
+                    size = _size(f"{root}/{file.path}") if file.path_type == "pyc_file" else 0
+                    is_shared = self._is_shared(file, size, False, given)
                 known += size
-                if self._is_shared(file, size, linked and not compiled, given):
-                    shared += size
+                shared += size if is_shared else 0
         return Predicted(shared, known, new)
 
-    def _files_of(self, asked: Asked) -> tuple[list[File] | None, str, str]:
-        """Return the files of a package, the environment they are of, and who holds it at all."""
+    def _holders(self, stem: str) -> list[str]:
+        """Return the roots of the caches and environments that have a package, caches first."""
+        caches = [root for root in self._caches if os.path.isdir(f"{root}/{stem}/info")]
+        return caches + [root for root in self._environments if stem in self._records[root]]
+
+    def _files_of(self, asked: Asked, holders: Sequence[str]) -> tuple[str, list[File]]:
+        """Return the files of a package, none if nobody can tell them, and the root where they are."""
         stem = asked.stem
-        own = [root for root in self._environments if stem in self._records[root]]
-        cache = next((root for root in self._caches if os.path.isdir(f"{root}/{stem}/info")), "")
         if asked.noarch:
             # of the same Python, for that compiles the same
-            compiled = next(
-                (root for root in own if root in self._near and self._python in self._records[root]), ""
-            )
+            near = (root for root in holders if root in self._near)
+            compiled = next((root for root in near if self._python in self._records.get(root, ())), "")
             if compiled and (files := self._installed(compiled, stem)) is not None:
-                return files, compiled, compiled
-        if cache and (files := cached_files(f"{cache}/{stem}")) is not None:
-            return files, "", cache
-        for root in own:
-            if (files := self._installed(root, stem)) is not None:
-                return [file for file in files if file.path_type != "pyc_file"], root, root
-        return None, "", cache or next(iter(own), "")
+                return compiled, files
+        for root in holders:
+            cached = root not in self._records
+            files = cached_files(f"{root}/{stem}") if cached else self._installed(root, stem)
+            if files is not None:
+                return root, [file for file in files if file.path_type != "pyc_file"]
+        return "", []
 
     def _installed(self, root: str, stem: str) -> list[File] | None:
         return installed_files(os.fspath(self._records[root][stem]), digests=root in self._by_mamba)
 
     def _is_linked(self, stem: str) -> bool:
-        """Whether conda will hard-link this package: the first of its caches that has it is on the device."""
+        """Whether conda will hard-link this package: the first of its caches that has it is on the device.
+
+        A kernel may let nobody but root link what is another user's; conda copies it then.
+        """
         if self._creation.copies:
             return False
         for cache in self._creation.caches:
             if os.path.isdir(f"{cache}/{stem}/info"):
-                return _device_number(cache) == self._device_number
+                may_link = user() in (NO_USER, 0, _owner(f"{cache}/{stem}"))
+                return may_link and _device_number(cache) == self._device_number
         return False
 
-    def _is_given(self, stem: str) -> bool:
-        """Whether what conda copies of this package can be shared afterwards."""
-        if not self._creation.automatic or (not self._reflinks and not self._may_hardlink):
+    def _is_given(self, holders: Iterable[str]) -> bool:
+        """Whether what conda copies of a package can be shared afterwards with who has it."""
+        if not self._creation.automatic:
             return False
-        return any(
-            os.path.isdir(f"{root}/{stem}/info") for root in self._caches if root in self._near
-        ) or any(stem in records for root, records in self._records.items() if root in self._near)
+        if self._reflinks:
+            return not self._near.isdisjoint(holders)
+        return self._may_hardlink and not self._owned.isdisjoint(holders)
 
     def _is_shared(self, file: File, size: int, linked: bool, given: bool) -> bool:
         if file.prefix_placeholder:
@@ -218,6 +226,13 @@ def _pool(path: str) -> str | None:
 def _device_number(path: str) -> int | None:
     try:
         return os.stat(path).st_dev
+    except OSError:
+        return None
+
+
+def _owner(path: str) -> int | None:
+    try:
+        return os.stat(path).st_uid
     except OSError:
         return None
 

@@ -126,12 +126,8 @@ def _suggestion(cluster: Cluster, inventory: Inventory, freeable: Mapping[str, G
 
 
 def _adds(packages: Iterable[Package], common: Iterable[Package]) -> tuple[Package, ...]:
-    known = {name_and_kind(package): package for package in common}
-    return tuple(
-        package
-        for package in packages
-        if (shared := known.get(name_and_kind(package))) is None or not same(shared, package)
-    )
+    known = set(map(name_and_kind, common))
+    return tuple(package for package in packages if name_and_kind(package) not in known)
 
 
 def _merged(members: Iterable[Specs]) -> tuple[dict[str, set[object]], tuple[str, ...]]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from conda_dedup_plugin.advise import Asked, Creation, advise
-from conda_dedup_plugin.model import Scope
+from conda_dedup_plugin.model import Manager, Scope
 from conda_dedup_plugin.settings import Settings
+from tests.lab import needs
 from tests.lab.forge import Forge, noise
 from tests.test_lab import EVERYTHING
 
@@ -164,6 +166,46 @@ def test_another_device_shares_nothing(forge: Forge, shm_dir: Path) -> None:
     assert predicted(forge, creation) == (50_000, 150_000, 1)
 
 
+def test_what_is_each_environments_own_is_not_promised(shm_dir: Path) -> None:
+    """Patched files, those that must not be linked, and configuration that conda does not link itself."""
+    forge = Forge(shm_dir)
+    names = ("lib/plain.so", "lib/patched.so", "share/own.bin", "etc/some.conf")
+    files = {path: noise(path, 10_000) for path in names}
+    prefix = forge.environment("one", {A: files})
+    record = prefix / "conda-meta/a-1-0.json"
+    said = json.loads(record.read_text())
+    for path in said["paths_data"]["paths"]:
+        if path["_path"] == "lib/patched.so":
+            path["sha256_in_prefix"] = "0" * 64
+        path["no_link"] = path["_path"] == "share/own.bin"
+    link = {"_path": "lib/link.so", "path_type": "softlink", "size_in_bytes": 10_000}
+    said["paths_data"]["paths"].append(link)
+    record.write_text(json.dumps(said))
+    # mamba's records leave the placeholder out
+    forge.trees = [replace(tree, manager=Manager.MAMBA) for tree in forge.trees]
+    assert predicted(forge, Creation(asked(A), str(shm_dir))) == (10_000, 40_000, 0)
+    cache = forge.cache({A: files})
+    listing = cache / "a-1-0/info/paths.json"
+    said = json.loads(listing.read_text())
+    for path in said["paths"]:
+        if path["_path"] == "lib/patched.so":
+            path |= {"prefix_placeholder": "/opt/placeholder", "file_mode": "binary"}
+        path["no_link"] = path["_path"] == "share/own.bin"
+    listing.write_text(json.dumps(said))
+    assert predicted(forge, Creation(asked(A), str(shm_dir), (str(cache),))) == (20_000, 40_000, 0)
+    # who asks for copies gets copies, where nothing can be reflinked
+    assert predicted(forge, Creation(asked(A), str(shm_dir), (str(cache),), copies=True)) == (0, 40_000, 0)
+
+
+def test_what_is_another_users_is_not_promised(shm_dir: Path) -> None:
+    needs("root", os.geteuid() == 0)
+    forge = Forge(shm_dir)
+    prefix = forge.environment("one", packages(A))
+    assert predicted(forge, Creation(asked(A), str(shm_dir))) == (50_000, 50_000, 0)
+    os.chown(prefix, 12345, 12345)
+    assert predicted(forge, Creation(asked(A), str(shm_dir))) == (0, 50_000, 0)
+
+
 # -- real conda ---------------------------------------------------------------------------------------
 
 
@@ -211,7 +253,7 @@ def test_a_fourth_environment(lab: CondaLab) -> None:
     assert found.start() < prompt < saved
     actual = held_by_others(lab.env_path("fourth"))
     assert actual
-    assert size_of(found["shared"]) == pytest.approx(actual, rel=0.05)
+    assert size_of(found["shared"]) == pytest.approx(actual, rel=0.001)  # as exact as it is said
 
 
 @pytest.mark.integration
@@ -227,8 +269,8 @@ def test_it_is_silent_when_it_should_be(conda_lab: MakeLab) -> None:
         lab.conda(*create, "--quiet"),
         lab.conda(*create, "--json"),
         lab.conda(*create, env={"CONDA_PLUGINS_DEDUP_ADVISE": "false"}),
-        lab.conda("create", "--dry-run", "--name", "two", "two-builds"),
-        lab.conda("install", "--dry-run", "--name", "one", "pure-noarch"),
+        lab.conda("create", "--name", "small", "two-builds"),
+        lab.conda("install", "--dry-run", "--name", "small", "numpy", "settings"),
         lab.conda("create", "--name", "clone", "--clone", "one"),
     ]
     explicit = lab.root / "explicit.txt"
@@ -250,7 +292,7 @@ def test_env_create_goes_where_named_environments_are(conda_lab: MakeLab, shm_di
     found = advised(lab.conda("env", "create", "--file", file).stderr)
     assert found is not None
     assert found["name"] == "one"
-    assert size_of(found["shared"]) == pytest.approx(held_by_others(lab.env_path("two")), rel=0.05)
+    assert size_of(found["shared"]) == pytest.approx(held_by_others(lab.env_path("two")), rel=0.001)
 
 
 @pytest.mark.integration
