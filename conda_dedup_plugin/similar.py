@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from .specs.packages import Package, Specs
 
 #: How similar near-identical environments are at least.
-THRESHOLD = NEAR_IDENTICAL
 
 
 @dataclass
@@ -133,7 +132,9 @@ class Compared:
     threshold: float
 
 
-def compare_all(specs: Iterable[Specs], threshold: float = THRESHOLD, core: Collection[str] = ()) -> Compared:
+def compare_all(
+    specs: Iterable[Specs], threshold: float = NEAR_IDENTICAL, core: Collection[str] = ()
+) -> Compared:
     """Compare every pair of environments; clusters are of those whose similarity reaches ``threshold``."""
     ordered = tuple(sorted(specs, key=lambda some: (some.name, some.source)))
     indexes = list(combinations(range(len(ordered)), 2))
@@ -142,7 +143,7 @@ def compare_all(specs: Iterable[Specs], threshold: float = THRESHOLD, core: Coll
     return Compared(ordered, pairs, tuple(clusters_of(ordered, alike)), threshold)
 
 
-def clusters(specs: Sequence[Specs], threshold: float = THRESHOLD) -> list[Cluster]:
+def clusters(specs: Sequence[Specs], threshold: float = NEAR_IDENTICAL) -> list[Cluster]:
     """Group environments: those whose similarity reaches ``threshold``, directly or by way of others.
 
     Largest saving first; an environment that is like no other is in none.

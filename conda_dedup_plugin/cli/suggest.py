@@ -21,13 +21,13 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the options of this verb."""
-    from ..similar import THRESHOLD
+    from ..kinds import NEAR_IDENTICAL
     from .parser import add_scope_options
 
     add_scope_options(parser)
-    parser.add_argument("--threshold", type=float, default=THRESHOLD, metavar="SHARE",
+    parser.add_argument("--threshold", type=float, default=NEAR_IDENTICAL, metavar="SHARE",
                         help="how similar near-identical environments are at least, from 0 to 1 "
-                        f"(default: {THRESHOLD})")  # fmt: skip
+                        f"(default: {NEAR_IDENTICAL})")  # fmt: skip
     parser.add_argument("--write", metavar="DIR",
                         help="write baseline.yml and a file for each environment there, and tell the "
                         "commands that make environments of them")  # fmt: skip
