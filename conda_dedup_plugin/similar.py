@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from .specs.packages import Package, Specs
 
-#: How similar near-identical environments are at least.
-
 
 @dataclass
 class Comparison:
