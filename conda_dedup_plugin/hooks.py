@@ -10,7 +10,6 @@ import logging
 import os
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -70,60 +69,15 @@ def solved(repodata: str, unlinked: Iterable[Any] | None, linked: Iterable[Any] 
     try:
         records = list(linked or ())
         if command and records and not list(unlinked or ()):
-            _advise(command, records)
+            from .advising import advice_on
+
+            line = advice_on(command, records)
+            if line is not None:
+                _say(line)
     except KeyboardInterrupt:
         raise  # the user's word to conda, which has changed nothing yet
     except BaseException:
         log.debug("no advice", exc_info=True)
-
-
-def _advise(command: str, records: Sequence[Any]) -> None:
-    from conda.base.context import context
-
-    if context.json or context.quiet or context.download_only:
-        return
-    from .settings import load
-
-    settings = load()
-    if not settings.advise:
-        return
-    from .advise import Asked, Creation, advise
-    from .environments import Request, find
-    from .files import existing_parent
-
-    target = _place(command, context)
-    creation = Creation(
-        packages=tuple(
-            Asked(
-                record.name,
-                f"{record.name}-{record.version}-{record.build}",
-                getattr(record.noarch, "value", record.noarch) == "python",
-            )
-            for record in records
-        ),
-        place=existing_parent(target),
-        caches=tuple(context.pkgs_dirs),
-        copies=bool(context.always_copy),
-        automatic=settings.auto and settings.auto_budget > 0 and _is_for_this_system(),
-    )
-    advice = advise(creation, find(Request()), settings, but={os.path.realpath(target)})
-    if advice is not None:
-        _say(str(advice))
-
-
-def _place(command: str, context: Any) -> str:
-    """Return where an environment is to be made, or the directory that it will be in."""
-    from conda.base.constants import UNUSED_ENV_NAME
-
-    from .environments import is_environment
-    from .files import existing_parent
-
-    target = str(context.target_prefix or "")
-    # of an old conda's "env create" the file has the name; of a dry run nobody need say it
-    elsewhere = command == "env_create" and is_environment(target)
-    if elsewhere or Path(target).name in ("", UNUSED_ENV_NAME):
-        return next((path for path in context.envs_dirs if os.access(existing_parent(path), os.W_OK)), target)
-    return target
 
 
 def transaction(prefix: str | None, linked: Iterable[Any] | None, unlinked: Iterable[Any] | None) -> None:
@@ -169,18 +123,15 @@ def after(command: str) -> None:
         _say(f"nothing more was shared ({type(exc).__name__}: {exc}); conda itself is done")
 
 
-def _is_for_this_system() -> bool:
-    """Whether files are shared after each command; on Windows, where much is in use, only when asked for."""
-    return sys.platform != "win32"
-
-
 def _after(command: str) -> None:
     from conda.base.context import context
 
-    if context.dry_run or context.download_only or not _is_for_this_system():
+    if context.dry_run or context.download_only:
         return
-    from .settings import load
+    from .settings import load, sharing_is_automatic
 
+    if not sharing_is_automatic():
+        return
     settings = load()
     for warning in settings.warnings:
         _say(warning)

@@ -112,6 +112,11 @@ def load() -> Settings:
     )
 
 
+def sharing_is_automatic() -> bool:
+    """Whether files are shared after each command; on Windows, where much is in use, only when asked for."""
+    return sys.platform != "win32"
+
+
 def always_copy() -> bool:
     """Whether the user wants independent files (``--copy``, ``always_copy``). Never raises."""
     if "conda.base.context" in sys.modules:
