@@ -6,7 +6,7 @@ import os
 
 import msgspec
 
-from .explicit import Changes
+from .explicit import Changes  # noqa: TC001 - msgspec looks it up
 from .state import is_running, process_identity
 
 
