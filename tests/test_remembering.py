@@ -17,7 +17,7 @@ import pytest
 
 from conda_dedup_plugin import pending
 from conda_dedup_plugin.automatic import Command, share_changed
-from conda_dedup_plugin.explicit import changes, specs_of
+from conda_dedup_plugin.explicit import Changes, changes, specs_of
 from conda_dedup_plugin.remembering import alone, load, update
 from conda_dedup_plugin.settings import Settings
 from conda_dedup_plugin.state import environment_directory
@@ -169,7 +169,7 @@ def test_the_file_of_an_earlier_version(home: Path, tmp_path: Path) -> None:
     assert [spec.partition("#")[0] for spec in specs] == ["forge/linux-64::p-1-0", "forge/linux-64::q-1-0"]
     assert pending.done(str(prefix), specs, pending.Result(0, 0))
     now = pending.read(str(prefix)).changes
-    assert now == pending.Changes(added=[specs[1]], removed=["r-1-0"])
+    assert now == Changes(added=[specs[1]], removed=["r-1-0"])
 
 
 # -- transactions -----------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def test_the_specs_before_and_after_a_transaction(home: Path, tmp_path: Path) ->
     ]
     assert all(len(spec.partition("#")[2]) == 64 for spec in first.specs)
     assert first.before == []
-    assert first.changes == pending.Changes(added=first.specs)
+    assert first.changes == Changes(added=first.specs)
     (prefix / "conda-meta/p-1-0.json").unlink()
     (prefix / "conda-meta/q-1-0.json").unlink()
     forge.environment("one", {("p", "2", "0"): {}, ("r", "1", "0"): {}})
@@ -213,7 +213,7 @@ def test_the_specs_before_and_after_a_transaction(home: Path, tmp_path: Path) ->
     )
     second = check(tmp_path, prefix, began)
     assert second.before == first.specs
-    assert second.changes == pending.Changes(
+    assert second.changes == Changes(
         added=[second.specs[1]], removed=[first.specs[1]], changed=[(first.specs[0], second.specs[0])]
     )
     assert second.transaction is not None and second.transaction >= began
@@ -225,6 +225,6 @@ def test_the_specs_before_and_after_a_transaction(home: Path, tmp_path: Path) ->
 def test_what_is_compared() -> None:
     before = ["c/linux-64::a-1-0#x", "c/linux-64::b-1-0#x", "c/linux-64::d-e-1-0#x"]
     after = ["c/linux-64::a-1-0#x", "d/linux-64::b-1-0#x", "c/linux-64::e-1-0#x"]
-    assert changes(before, after) == pending.Changes(
+    assert changes(before, after) == Changes(
         added=[after[2]], removed=[before[2]], changed=[(before[1], after[1])]
     )
