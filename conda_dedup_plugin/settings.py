@@ -44,6 +44,8 @@ _NAMES = (
 )
 _TRUE = frozenset({"true", "yes", "on", "y", "1"})
 _FALSE = frozenset({"false", "no", "off", "n", "0"})
+#: Where conda has a value from that no file or variable has: the default, mostly.
+_CONDAS_OWN = "conda's settings"
 _UNSET = frozenset({"", "none", "null", "~"})
 
 
@@ -134,7 +136,11 @@ def origins() -> dict[str, str]:
     """Return which file or variable has each setting that is set. Never raises."""
     lookup = _conda_lookup() or _condarc([]).plugin
     found = {name: lookup(name) for name in _NAMES}
-    return {name: one.where for name, one in found.items() if one is not None and not _is_unset(one.value)}
+    return {
+        name: one.where
+        for name, one in found.items()
+        if one is not None and not _is_unset(one.value) and one.where != _CONDAS_OWN
+    }
 
 
 def _conda_lookup() -> Lookup | None:
@@ -152,7 +158,7 @@ def _conda_lookup() -> Lookup | None:
         return None
 
     def lookup(name: str) -> Found:
-        where = next((str(source) for source, raw in reversed(sources) if name in raw), "conda's settings")
+        where = next((str(source) for source, raw in reversed(sources) if name in raw), _CONDAS_OWN)
         variable = f"$CONDA_PLUGINS_{name.upper()}"
         return Found(values[name], variable if where == "envvars" else where)
 

@@ -400,3 +400,18 @@ def test_errors_are_those_of_the_other_verbs(world: World) -> None:
     assert "usage" in world.run("status", "--help").stdout
     assert world.json("status")["devices"] == []
     assert world.run("status").stdout.startswith("No environment or package cache was found.")
+
+
+@pytest.mark.integration
+def test_in_conda_what_nobody_set_is_said_to_be_set_nowhere(conda_lab) -> None:
+    lab = conda_lab(with_plugin=True)
+
+    def automatic() -> dict[str, object]:
+        found: dict[str, object] = json.loads(lab.conda("dedup", "status", "--json").stdout)["automatic"]
+        return found
+
+    found = automatic()
+    assert (found["on"], found["on_set_in"], found["budget_set_in"]) == (True, None, None)
+    lab.configure(plugins={"dedup_auto": False})
+    found = automatic()
+    assert (found["on"], found["on_set_in"], found["budget_set_in"]) == (False, str(lab.condarc), None)
