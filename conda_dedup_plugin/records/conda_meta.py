@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..model import Claim, Dist
+from .heads import Heading
 from .reading import RecordError, Records, below_root, decode, sha256_of
 
 if TYPE_CHECKING:
@@ -38,16 +39,8 @@ class _PathsData(msgspec.Struct, gc=False):
     paths: list[_Path] = []
 
 
-class _Record(msgspec.Struct, gc=False):
-    name: str
-    version: str
-    build: str = ""
-    subdir: str | None = None
-    sha256: str | None = None
-    md5: str | None = None
-    channel: Any = None
+class _Record(Heading, gc=False):
     noarch: Any = None
-    files: list[str] | None = None
     paths_data: _PathsData | None = None
 
 
@@ -129,14 +122,7 @@ def read_record(path: Path) -> tuple[Dist, dict[str, Claim]]:
 
 def _read(path: str, warnings: list[str]) -> tuple[Dist, dict[str, Claim]]:
     record = decode(path, _DECODER)
-    dist = Dist(
-        record.name,
-        record.version,
-        record.build,
-        record.subdir or "",
-        record.sha256 or record.md5 or "",
-        record.channel if isinstance(record.channel, str) else "",
-    )
+    dist = record.dist
     claims: dict[str, Claim] = {}
     no_content = set()
     files = record.files or []
