@@ -100,7 +100,7 @@ class BlockPlanner:
             if not runs or (not same and 2 * alike < total(inode.layout.extents)):
                 continue
             freed = self._gain(inode, own, runs)
-            if freed < least:
+            if freed < BLOCK:  # what is left, written anew, would take what was gained
                 continue
             whole = runs == [(0, inode.size)]
             cause = self._cause(inode, group.keeper)

@@ -116,7 +116,9 @@ def conda_base(below: Path, folder: Path, *, with_plugin: bool) -> Path:
     lines = [f"import site; site.addsitedir({path!r})\n" for path in paths]
     (site / "layers.pth").write_text("".join(lines))
     command = folder / "bin/conda"
-    command.write_text(f"#!{python}\nfrom conda.cli.main import main\nraise SystemExit(main())\n")
+    # as pip's scripts: a newer conda starts processes that import it again
+    start = "if __name__ == '__main__':\n    raise SystemExit(main())\n"
+    command.write_text(f"#!{python}\nfrom conda.cli.main import main\n{start}")
     command.chmod(0o755)
     return python
 
