@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,17 @@ def make_ten(lab: CondaLab, memory: Path) -> list[Path]:
     return prefixes
 
 
-def held_twice(states: dict[str, State]) -> int:
-    """Disk bytes of every inode but one for each content, on whichever device."""
+def held_twice(states: dict[str, State], kept: Callable[[Iterable[int]], int] = max) -> int:
+    """Disk bytes of every inode but one for each content, on whichever device.
+
+    Copies may take a block more or less: how the device had room for them. ``kept``: which of them is no
+    duplicate.
+    """
     inodes: dict[str, dict[tuple[int, int], int]] = defaultdict(dict)
     for path, state in states.items():
         if state.size >= 4096 and shareable(path, os.lstat(path)):
             inodes[state.content][state.device, state.inode] = state.disk_bytes
-    return sum(sum(found.values()) - max(found.values()) for found in inodes.values())
+    return sum(sum(found.values()) - kept(found.values()) for found in inodes.values())
 
 
 def check_sums(document: dict[str, Any]) -> None:
@@ -68,6 +73,7 @@ def test_ten_environments(conda_lab: MakeLab, shm_dir: Path, tmp_path: Path) -> 
     assert len(prefixes) == 10
     trees = [*prefixes, lab.pkgs_dirs[0], lab.rattler_cache / "pkgs"]
     search = ("--no-discover", "--search", lab.root, "--search", shm_dir)
+    os.sync()  # what is still to be written has no blocks yet
     report = dedup(lab, tmp_path, "report", "--deep", *search)
     check_sums(report)
     totals = report["totals"]
@@ -78,7 +84,7 @@ def test_ten_environments(conda_lab: MakeLab, shm_dir: Path, tmp_path: Path) -> 
 
     before, folders = snapshot(*trees), directories(*trees)
     expected = held_twice(before)
-    assert 0.995 * expected <= totals["duplicate_bytes"] <= expected
+    assert 0.995 * expected <= totals["duplicate_bytes"] <= held_twice(before, kept=min)
     on_one_device = content_duplicates(trees, accept=shareable)
     elsewhere = {found["reason"]: found["bytes"] for found in report["held"]}["other device"]
     assert totals["duplicate_bytes"] - elsewhere == pytest.approx(on_one_device, rel=0.005)
