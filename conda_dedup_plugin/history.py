@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from .errors import StateError
-from .journal import entry_of
 from .model import InodeKey, Method
+from .rows import entry_of
 from .state import is_running
 
 if TYPE_CHECKING:

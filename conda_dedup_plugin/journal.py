@@ -17,13 +17,15 @@ import msgspec
 from . import __version__, database
 from .errors import StateError
 from .model import InodeKey, Method
-from .sharing.change import Bytecode, Change, Entry
+from .rows import COLUMNS, entry_of, path_of, row_of
 from .sharing.system import user
 from .state import is_running, process_identity, state_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
+
+    from .sharing.change import Change, Entry
 
 #: So many seconds another process is waited for.
 PATIENCE = 5.0
@@ -92,7 +94,7 @@ class Journal:
         """Return (run, root, path) of the staging directories of runs whose process is gone."""
         rows = self._dead("SELECT staging.*, run.process FROM staging JOIN run ON run.id = staging.run")
         with _readable():
-            return [(str(run), _path(root), _path(path)) for run, root, path, _ in rows]
+            return [(str(run), path_of(root), path_of(path)) for run, root, path, _ in rows]
 
     def forget_staging(self, run: str, root: str, path: str) -> None:
         """Note that a staging directory is no more."""
@@ -113,19 +115,12 @@ class Journal:
                 first = self._connection.execute("SELECT COALESCE(MAX(id), 0) + 1 FROM change").fetchone()[0]
                 numbers = list(range(first, first + len(changes)))
                 self._connection.executemany(
-                    f"INSERT INTO change VALUES ({', '.join('?' * 20)})",
+                    f"INSERT INTO change VALUES ({', '.join('?' * COLUMNS)})",
                     [
-                        (
-                            number, self.run, state, change.method.value, os.fsencode(change.root),
-                            os.fsencode(change.path), os.fsencode(change.staged), str(change.old.device),
-                            str(change.old.number), change.size, change.mtime_ns, change.mode, change.uid,
-                            change.gid, str(change.keeper.device), str(change.keeper.number),
-                            change.keeper_mtime_ns, size, change.keeper_size,
-                            b"" if change.bytecode is None else msgspec.msgpack.encode(change.bytecode),
-                        )
+                        row_of(number, self.run, state, change, size)
                         for number, change, size in zip(numbers, changes, freed, strict=True)
                     ],
-                )  # fmt: skip
+                )
         except (sqlite3.Error, UnicodeDecodeError) as exc:
             raise StateError(f"the journal cannot be written to ({exc})") from exc
         return numbers
@@ -221,37 +216,3 @@ def _readable() -> Iterator[None]:
         yield
     except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as exc:
         raise StateError(f"the journal is damaged ({exc})") from exc
-
-
-def _path(value: bytes) -> str:
-    path = os.fsdecode(value)
-    if "\0" in path:
-        raise ValueError("a path with a null byte")
-    return path
-
-
-def entry_of(row: tuple[Any, ...]) -> Entry:
-    """Return the change of a row of its table; what follows the table's own columns is left out."""
-    number, run, _, method, root, path, staged, device, inode, *numbers, kdev, kino, kmtime = row[:17]
-    size, mtime, mode, uid, gid = numbers
-    keeper_size, bytecode = row[18:20]
-    return Entry(
-        number=number,
-        run=run,
-        change=Change(
-            method=Method(method),
-            root=_path(root),
-            path=_path(path),
-            staged=_path(staged),
-            old=InodeKey(int(device), int(inode)),
-            size=size,
-            mtime_ns=mtime,
-            mode=mode,
-            uid=uid,
-            gid=gid,
-            keeper=InodeKey(int(kdev), int(kino)),
-            keeper_mtime_ns=kmtime,
-            keeper_size=keeper_size,
-            bytecode=msgspec.msgpack.decode(bytecode, type=Bytecode) if bytecode else None,
-        ),
-    )
