@@ -23,7 +23,7 @@ def advice_on(command: str, records: Sequence[Any]) -> str | None:
         return None
     from .advise import Asked, Creation, advise
     from .environments import Request, find
-    from .files import existing_parent
+    from .files import existing_parent, real_path
 
     target = _place(command, context)
     creation = Creation(
@@ -40,7 +40,7 @@ def advice_on(command: str, records: Sequence[Any]) -> str | None:
         copies=bool(context.always_copy),
         automatic=settings.auto and settings.auto_budget > 0 and sharing_is_automatic(),
     )
-    advice = advise(creation, find(Request()), settings, but={os.path.realpath(target)})
+    advice = advise(creation, find(Request()), settings, but={real_path(target)})
     return None if advice is None else str(advice)
 
 

@@ -16,7 +16,7 @@ from .records.conda_meta import read_dists, read_record
 from .records.package_cache import read_package
 from .records.pip_record import dist_infos, read_pip_record
 from .records.uv_cache import uv_wheels
-from .sharing.probe import file_system_id
+from .sharing.probe import file_system_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,8 +59,10 @@ class Neighbours:
     def __init__(self, trees: Sequence[Tree], own: int, wanted: Wanted) -> None:
         self._trees = trees
         self._wanted = wanted
-        device = _device(trees[own].root)
-        near = [index for index, tree in enumerate(trees) if index != own and _device(tree.root) == device]
+        device = file_system_at(trees[own].root)
+        near = [
+            index for index, tree in enumerate(trees) if index != own and file_system_at(tree.root) == device
+        ]
         self._uv_caches = [index for index in near if trees[index].manager is Manager.UV]
         self._caches = [index for index in near if trees[index].is_cache and index not in self._uv_caches]
         self._environments = [index for index in near if not trees[index].is_cache]
@@ -150,15 +152,3 @@ def wheel_files(record: Path, root: str, wanted: Wanted) -> dict[str, Claim]:
     except DedupError:
         return {}
     return {path: claim for path, claim in claims.items() if wanted.has(path, claim)}
-
-
-def _device(path: str) -> str:
-    """Name the file system, of which the subvolumes of btrfs are devices of their own."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return ""
-    try:
-        return file_system_id(descriptor)
-    finally:
-        os.close(descriptor)

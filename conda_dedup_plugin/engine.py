@@ -101,10 +101,11 @@ def analyse_inventory(
         if any(tree.selected for inode in group for tree in scope.trees_of(inode))
     ]
     groups = gather(scope, candidates, devices, inventory.sizes)
-    plan = make_plan(scope, groups, devices, options, _cache_devices(scope), retimed)
+    cache_devices = _cache_devices(scope)
+    plan = make_plan(scope, groups, devices, options, cache_devices, retimed)
     shared = taken | {share.duplicate.key for share in plan.shares}
     # what is linked to a keeper gets the blocks that the keeper has by then
-    plan.groups = _blocks(inventory, devices, options, shared) + plan.groups
+    plan.groups = _blocks(inventory, devices, options, shared, cache_devices) + plan.groups
     if wanted is not bytecode:
         more = (share for group in bytecode for share in group.shares if share.duplicate.key not in shared)
         normalizable = sum(share.freed_bytes for share in more)
@@ -131,7 +132,11 @@ def _bytecode(
 
 
 def _blocks(
-    inventory: Inventory, devices: dict[int, Device], options: PlanOptions, shared: set[InodeKey]
+    inventory: Inventory,
+    devices: dict[int, Device],
+    options: PlanOptions,
+    shared: set[InodeKey],
+    cache_devices: set[int],
 ) -> list[Group]:
     """Plan what can be shared of files whose content is not the same; adds to ``devices``."""
     scope = inventory.scope
@@ -145,7 +150,7 @@ def _blocks(
     proposed = [[inode for inode in group if inode.key.device in able] for group in proposed]
     looked_at = gather(scope, [group for group in proposed if len(group) > 1], devices, inventory.sizes)
     with BlockReader(scope) as reader:
-        planner = BlockPlanner(scope, devices, options, reader.compare, _cache_devices(scope))
+        planner = BlockPlanner(scope, devices, options, reader.compare, cache_devices)
         return [group for inodes in looked_at for group in planner.groups(inodes)]
 
 

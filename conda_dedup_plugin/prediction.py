@@ -16,12 +16,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 from .errors import DedupError
-from .files import READ
+from .files import READ, real_path
 from .model import NO_USER, Claim, Dist, Hazard, Manager, MethodChoice, TreeKind
 from .plan import MIN_EXTENT
 from .policy import HARDLINK_REFUSED, hazard_of
 from .records.contents import File, cached_files, installed_files
-from .sharing.probe import file_system_id, probe
+from .sharing.probe import file_system_at, probe
 from .sharing.system import user
 
 if TYPE_CHECKING:
@@ -74,11 +74,11 @@ class Prediction:
         self._creation = creation
         self._records = records
         self._settings = settings
-        pool = _pool(creation.place)
+        pool = file_system_at(creation.place)
         self._device_number = _device_number(creation.place)
         caches = [tree.root for tree in scope.trees if tree.kind is TreeKind.CACHE]
-        self._caches = list(dict.fromkeys([*map(os.path.realpath, creation.caches), *caches]))
-        self._near = {root for root in (*self._caches, *records) if pool and _pool(root) == pool}
+        self._caches = list(dict.fromkeys([*map(real_path, creation.caches), *caches]))
+        self._near = {root for root in (*self._caches, *records) if pool and file_system_at(root) == pool}
         #: Hard links are made among files of one owner alone.
         self._owned = {root for root in self._near if user() in (NO_USER, _owner(root))}
         #: Environments near first: theirs are the records to ask for what was compiled.
@@ -207,18 +207,6 @@ def _probe(path: str) -> Device | None:
         return probe(descriptor)
     except (OSError, DedupError):
         return None
-    finally:
-        os.close(descriptor)
-
-
-def _pool(path: str) -> str | None:
-    """Name the file system that a directory lies on; None: it is not there."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except OSError:
-        return None
-    try:
-        return file_system_id(descriptor)
     finally:
         os.close(descriptor)
 

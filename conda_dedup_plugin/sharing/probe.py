@@ -70,6 +70,18 @@ def file_system_id(descriptor: int) -> str:
     return str(os.fstat(descriptor).st_dev)
 
 
+def file_system_at(path: str) -> str | None:
+    """Name the file system that a directory lies on, as :func:`file_system_id`; None: it is not there."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        return file_system_id(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _can_dedupe(descriptor: int, length: int) -> bool | None:
     """Whether the device can reflink; None where this file does not tell, not being ours, or empty."""
     if length == 0:
