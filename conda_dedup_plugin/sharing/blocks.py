@@ -38,7 +38,7 @@ class BlockSharer(Reflinker):
         self._stagings.close()
         super().__exit__(*exception)
 
-    def _give(self, share: Share, keeper: int, duplicate: int, before: Layout) -> None:
+    def _give(self, share: Share, keeper: int, duplicate: int, stat: os.stat_result, before: Layout) -> None:
         pins = self._devices[share.duplicate.key.device].pins_extents
         rest = _outside(before.unshared, share.runs, share.duplicate.size) if pins else []
         if rest:
@@ -62,17 +62,13 @@ class BlockSharer(Reflinker):
         name = inode.names[0]
         root = self._scope.trees[name.tree].root
         staging = self._stagings.near(root, name.path, inode.key.device)
-        made, copy, key = staging.new_file()
-        try:
+        with staging.scratch() as copy:
             for offset, length in rest:
                 copy_range(descriptor, copy, offset, length)
             os.ftruncate(copy, inode.size)
             os.fsync(copy)
             for offset, length in rest:
                 dedupe(copy, descriptor, length, offset)
-        finally:
-            os.close(copy)
-            staging.drop(made, key)
 
 
 def _outside(extents: Sequence[Extent], runs: Sequence[tuple[int, int]], size: int) -> list[tuple[int, int]]:

@@ -13,7 +13,6 @@ from ..model import Method, Reason
 from .change import Change
 from .compare import same_bytes
 from .copying import copy_bytes
-from .extents import layout_of
 from .opening import as_planned, untouched
 from .outcome import Outcome, SkipError
 from .reflink import Reflinker
@@ -23,7 +22,7 @@ from .windows import open_file
 from .windows_devices import cluster_of, duplicate_extents
 
 if TYPE_CHECKING:
-    from ..model import Inode, Scope
+    from ..model import Inode, Layout, Scope
     from ..plan import Share
     from .opening import Directories
 
@@ -31,27 +30,17 @@ if TYPE_CHECKING:
 class Duplicator(Reflinker):
     """Shares inodes by block cloning, for one run. Use as a context manager."""
 
-    def _share(self, share: Share) -> Outcome:
-        keeper = self._open_keeper(share.keeper)
-        if not as_planned(os.fstat(keeper), share.keeper):
+    def _open_keeper(self, inode: Inode) -> int:
+        descriptor = super()._open_keeper(inode)
+        if not as_planned(os.fstat(descriptor), inode):
             raise SkipError(Reason.CHANGED)
-        descriptor = _open_writable(self._scope, self._directories, share.duplicate)
-        try:
-            stat = os.fstat(descriptor)
-            if not as_planned(stat, share.duplicate):
-                raise SkipError(Reason.CHANGED)
-            before = layout_of(descriptor)
-            if before is None:
-                raise SkipError(Reason.UNSUPPORTED)
-            _give(keeper, descriptor, stat)
-            after, keeps = layout_of(descriptor), layout_of(keeper)
-            if after is None or keeps is None:
-                raise SkipError(Reason.NOT_SHARED)
-            freed = self._freed(share, before, after, keeps)
-        finally:
-            os.close(descriptor)
-        self._done.append((self._change(share), freed))
-        return Outcome(share.duplicate, self.method, freed, extents=(len(before.extents), len(after.extents)))
+        return descriptor
+
+    def _open_duplicate(self, inode: Inode) -> int:
+        return _open_writable(self._scope, self._directories, inode)
+
+    def _give(self, share: Share, keeper: int, duplicate: int, stat: os.stat_result, before: Layout) -> None:
+        _give(keeper, duplicate, stat)
 
 
 class ClusterUnsharer(Unsharer):
@@ -64,14 +53,10 @@ class ClusterUnsharer(Unsharer):
             name = inode.names[0]
             root = self._scope.trees[name.tree].root
             staging = self._stagings.near(root, name.path, inode.key.device)
-            made, copy, key = staging.new_file()
-            try:
+            with staging.scratch() as copy:
                 copy_bytes(descriptor, copy)
                 os.fsync(copy)
                 _give(copy, descriptor, stat)
-            finally:
-                os.close(copy)
-                staging.drop(made, key)
         finally:
             os.close(descriptor)
         change = Change.of(Method.COPY, root, name.path, "", inode, inode)

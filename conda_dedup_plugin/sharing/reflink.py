@@ -63,14 +63,15 @@ class Reflinker:
 
     def _share(self, share: Share) -> Outcome:
         keeper = self._open_keeper(share.keeper)
-        descriptor = open_inode(self._scope, share.duplicate, self._directories)
+        descriptor = self._open_duplicate(share.duplicate)
         try:
-            if not as_planned(os.fstat(descriptor), share.duplicate):
+            stat = os.fstat(descriptor)
+            if not as_planned(stat, share.duplicate):
                 raise SkipError(Reason.CHANGED)
             before = layout_of(descriptor)
             if before is None:
                 raise SkipError(Reason.UNSUPPORTED)
-            self._give(share, keeper, descriptor, before)
+            self._give(share, keeper, descriptor, stat, before)
             after, keeps = layout_of(descriptor), layout_of(keeper)
             if after is None or keeps is None:
                 raise SkipError(Reason.NOT_SHARED)
@@ -80,8 +81,11 @@ class Reflinker:
         self._done.append((self._change(share), freed))
         return Outcome(share.duplicate, self.method, freed, extents=(len(before.extents), len(after.extents)))
 
-    def _give(self, share: Share, keeper: int, duplicate: int, before: Layout) -> None:
-        """Share what is to be shared; ``before`` is where the duplicate lies."""
+    def _open_duplicate(self, inode: Inode) -> int:
+        return open_inode(self._scope, inode, self._directories)
+
+    def _give(self, share: Share, keeper: int, duplicate: int, stat: os.stat_result, before: Layout) -> None:
+        """Share what is to be shared; ``stat`` is how the duplicate was opened, ``before`` where it lies."""
         dedupe(keeper, duplicate, share.duplicate.size)
 
     def _freed(self, share: Share, before: Layout, after: Layout, keeper: Layout) -> int:

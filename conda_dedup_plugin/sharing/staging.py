@@ -27,6 +27,8 @@ from .system import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .opening import Directories
 
 
@@ -94,6 +96,16 @@ class Staging:
         descriptor = create(name, self.descriptor)
         stat = os.fstat(descriptor)
         return name, descriptor, InodeKey(stat.st_dev, stat.st_ino)
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[int]:
+        """Have an empty file that nobody else can open, which goes again at the end."""
+        name, descriptor, key = self.new_file()
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+            self.drop(name, key)
 
     def drop_copies(self) -> None:
         """Remove what :meth:`new_file` made and a killed run left."""

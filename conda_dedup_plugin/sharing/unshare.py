@@ -66,15 +66,11 @@ class Unsharer:
             name = inode.names[0]
             root = self._scope.trees[name.tree].root
             staging = self._stagings.near(root, name.path, inode.key.device)
-            made, copy, key = staging.new_file()
-            try:
+            with staging.scratch() as copy:
                 copy_bytes(descriptor, copy)
                 os.fsync(copy)
                 dedupe(copy, descriptor, os.fstat(copy).st_size)
                 now, own = layout_of(descriptor), layout_of(copy)
-            finally:
-                os.close(copy)
-                staging.drop(made, key)
         finally:
             os.close(descriptor)
         if now is None or own is None or now.extents != own.extents:
