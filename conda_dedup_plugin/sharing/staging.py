@@ -115,19 +115,18 @@ class Staging:
 
     def holds(self, name: str, key: InodeKey) -> bool:
         """Whether ``name`` in it stands for this very inode."""
-        try:
-            stat = stat_at(name, self.descriptor)
-        except FileNotFoundError:
-            return False
-        return (stat.st_dev, stat.st_ino) == key
+        return self._key(name) == key
 
     def has(self, name: str) -> bool:
         """Whether ``name`` in it stands for anything."""
+        return self._key(name) is not None
+
+    def _key(self, name: str) -> InodeKey | None:
         try:
-            stat_at(name, self.descriptor)
+            stat = stat_at(name, self.descriptor)
         except FileNotFoundError:
-            return False
-        return True
+            return None
+        return InodeKey(stat.st_dev, stat.st_ino)
 
     def drop(self, name: str, key: InodeKey) -> bool:
         """Remove ``name`` if it stands for this very inode: nothing is ever deleted by name alone."""
