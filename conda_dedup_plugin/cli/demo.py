@@ -37,7 +37,7 @@ def execute(options: argparse.Namespace) -> int:
     _check_needed()
     from rich.filesize import decimal
 
-    from ..demo.measure import contents, disk_bytes
+    from ..demo.measure import contents, disk_bytes, settle
     from ..demo.shelter import temporary_home
     from ..demo.world import make_world
     from ..report.json import dump
@@ -46,6 +46,7 @@ def execute(options: argparse.Namespace) -> int:
     with temporary_home() as folder:
         world = make_world(folder, say)
         world.check_imports()
+        settle(world.home)
         before, content = disk_bytes(world.home), contents(world.home)
         shown = _show(world.home, options.prog, None if options.json else say)
         after = disk_bytes(world.home)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..layouts import disk_bytes_of
 from ..sharing.extents import layout_of
 from ..sharing.probe import probe
+from ..sharing.system import sync_file_system
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +50,15 @@ def contents(root: Path) -> dict[str, str]:
         elif stat.S_ISLNK(state.st_mode):
             found[path] = str(Path(path).readlink())
     return found
+
+
+def settle(root: Path) -> None:
+    """Have the file system of a directory written: until then it is not sure what a file will take.
+
+    ext4 counts what is to be written, and finds out later that a file in many pieces takes a block more.
+    """
+    with tempfile.TemporaryFile(dir=root) as file:
+        sync_file_system(file.fileno())
 
 
 def is_overlay(folder: Path) -> bool:
