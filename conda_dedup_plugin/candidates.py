@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
+from .listing import base_of, sized_key
 from .model import Hazard
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
+    from .inventory import Inventory
     from .model import Inode
 
 #: What two inodes agree in when their records say that they hold the same bytes.
@@ -41,6 +43,27 @@ def recorded_key(inode: Inode) -> ContentKey | None:
     if identity is not None and inode.hazard is Hazard.BYTECODE:
         return identity
     return None
+
+
+def proposals(inventory: Inventory) -> Iterator[list[Inode]]:
+    """Yield the groups of an inventory, one at a time; what was noted with its inodes counts, if anything."""
+    if inventory.is_unpacked:
+        yield from propose(inventory.inodes.values())
+        return
+    for key, inodes in inventory.shelf.groups():
+        for group in propose(inodes):
+            # what has two names that records do not agree about is in the group of the other one, too
+            if _packed(content_key(group[0])) == key:
+                yield group
+
+
+def _packed(key: ContentKey | None) -> int:
+    """Return what stands for a content in a listing."""
+    if key is None:
+        return 0
+    size, *said = key
+    assert isinstance(size, int)
+    return sized_key(base_of(*said), size)
 
 
 def propose(inodes: Iterable[Inode]) -> list[list[Inode]]:

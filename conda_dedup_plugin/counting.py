@@ -1,170 +1,287 @@
-"""Counts the files of trees: bytes of names, of inodes, and of the device."""
+"""Makes a listing of each tree: what its files take of the device, and which of them may be shared."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+import os
+from array import array
+from typing import TYPE_CHECKING
 
-from .layouts import BLOCK, CompressedSizes, disk_bytes_of, shared_extents
-from .ledger import Ledger
-from .model import Extent, Inode, InodeKey, Name, Totals
+from .layouts import BLOCK, disk_bytes_of, shared_extents
+from .listing import (
+    RECORDED,
+    Blocks,
+    Holding,
+    Listing,
+    base_key,
+    dist_id,
+    ident,
+    pack_claim,
+    pack_row,
+    pack_stat,
+    sized_key,
+)
+from .model import Hazard, InodeKey, Totals
 from .policy import hazard_of
+from .sharing.system import entry_stat, file_system, lstat
+from .walking import unreadable, walk
 
 if TYPE_CHECKING:
-    import os
     from collections.abc import Iterable, Mapping
 
-    from .inventory import Inventory
-    from .model import Claim, Hazard
+    from .model import Claim, Dist, Tree
     from .physical import Layouts
-    from .walking import Found
+
+#: Their directories tell the very inode numbers that lstat does.
+_TRUE_NUMBERS = frozenset({"ext4", "xfs", "btrfs", "tmpfs"})
+_META = "conda-meta/"
+_MOST_SAID = 200_000
 
 
-class Blocks(NamedTuple):
-    """What one inode takes of its device.
+class _Said:
+    """What a claim says of a path, worked out once however many trees have it."""
 
-    ``plain`` bytes it alone has. Of the ``own`` extents, too, but what they take must be estimated;
-    ``shared`` are those that other inodes have as well.
+    __slots__ = ("base", "claim", "dist", "hazard", "packed", "path", "size")
+
+    def __init__(self, path: str, claim: Claim, dist: int) -> None:
+        self.claim = claim  # so that its id remains its own
+        self.path = path
+        self.dist = dist
+        self.hazard = hazard_of(path, claim)
+        self.base = base_key(claim, self.hazard)
+        self.size = -1 if claim.sha256 is None else claim.size
+        self.packed = pack_claim(claim, path, dist)
+
+
+class _Seen:
+    """An inode with several names, of which one at least has been seen; in the tree at hand so many."""
+
+    __slots__ = ("blocks", "count", "hazard", "key", "packed", "recorded", "stat", "tree")
+
+    def __init__(self, stat: os.stat_result, key: InodeKey, blocks: Blocks) -> None:
+        self.stat = stat
+        self.key = key
+        self.blocks = blocks
+        self.packed = _pack(stat, blocks)
+        self.tree = -1
+        self.count = 0
+        self.hazard = Hazard.NATIVE
+        self.recorded = False
+
+
+class Counter:
+    """Lists trees one after the other; of a file that has several names only one is looked at.
+
+    ``min_size`` in bytes: smaller files are counted, and have no row; ``layouts`` tells of extents where
+    files share them.
     """
 
-    plain: int
-    own: tuple[Extent, ...] = ()
-    shared: tuple[Extent, ...] = ()
-    pool: str = ""
+    def __init__(self, min_size: int, layouts: Layouts | None = None) -> None:
+        self.min_size = min_size
+        self.layouts = layouts
+        self.said: dict[int, _Said] = {}
+        self._dists: dict[Dist, int] = {}
+        #: the dists that no listing has yet
+        self.fresh: dict[int, Dist] = {}
+        #: by device and number
+        self.seen: dict[int, dict[int, _Seen]] = {}
+
+    def walked(self, index: int, tree: Tree, roots: set[str], claims: Mapping[str, Claim]) -> Listing:
+        """Return what is in a tree; ``roots`` are those of all trees."""
+        task = _Task(self, index, claims)
+        warnings = task.listing.warnings
+        add, again = task.add, task.again
+        last = -1
+        seen: Mapping[int, _Seen] = {}
+        for below, descriptor, entries in walk(tree, roots, warnings):
+            device = os.fstat(descriptor).st_dev
+            if device != last:
+                last = device
+                true = file_system(descriptor) in _TRUE_NUMBERS
+                seen = self.seen.setdefault(device, {}) if true else {}
+            keep = tree.is_cache or not below.startswith(_META)
+            for entry in entries:
+                known = seen.get(entry.inode())
+                if known is not None:
+                    again(below + entry.name, known, keep)
+                    continue
+                try:
+                    stat = entry_stat(entry, descriptor)
+                except FileNotFoundError:
+                    continue
+                except OSError as exc:
+                    # a directory that may be listed and not entered
+                    warnings.append(unreadable(f"{tree.root}/{below}", exc))
+                    break
+                add(below + entry.name, stat, keep, descriptor)
+        return task.done()
+
+    def listed(self, index: int, tree: Tree, paths: Iterable[str], claims: Mapping[str, Claim]) -> Listing:
+        """Return the same of those ``paths`` in a tree that are regular files."""
+        task = _Task(self, index, claims)
+        for path in paths:
+            try:
+                stat = lstat(f"{tree.root}/{path}")
+            except OSError:
+                continue
+            if (stat.st_mode & 0o170000) == 0o100000:
+                task.add(path, stat, tree.is_cache or not path.startswith(_META), -1)
+        return task.done()
+
+    def say(self, path: str, claim: Claim) -> _Said:
+        """Work out what a claim says."""
+        dist = self._dists.get(claim.dist)
+        if dist is None:
+            dist = self._dists[claim.dist] = dist_id(claim.dist)
+            self.fresh[dist] = claim.dist
+        if len(self.said) >= _MOST_SAID:
+            self.said.clear()
+        said = self.said[id(claim)] = _Said(path, claim, dist)
+        return said
 
 
-@dataclass(slots=True)
-class _Shared:
-    """An inode with several names, while they are being counted."""
+class _Task:
+    """The tree at hand."""
 
-    plain: int
-    hazard: Hazard
-    recorded: bool
+    def __init__(self, counter: Counter, index: int, claims: Mapping[str, Claim]) -> None:
+        self.listing = Listing(index)
+        self._counter = counter
+        self._index = index
+        self._claims = claims
+        self._min_size = counter.min_size
+        self._said = counter.said
+        self._here: list[_Seen] = []
+        self._rows: list[bytes] = []
+        self._classes = {hazard: Totals() for hazard in Hazard}
+        self._end = 0
 
-
-class FileCounter:
-    """Counts files into an inventory, tree by tree; ``layouts`` tells of extents where files share them."""
-
-    def __init__(self, inventory: Inventory, min_size: int, layouts: Layouts | None = None) -> None:
-        self._inventory = inventory
-        self._min_size = min_size
-        self._layouts = layouts
-        self._shared: dict[InodeKey, _Shared] = {}
-        #: What inodes take that have several names, or extents for a ledger.
-        self._blocks: dict[InodeKey, Blocks] = {}
-        self._ledgers: dict[str, Ledger] = {}
-        self.sizes = CompressedSizes()
-
-    def tree(self, index: int, files: Iterable[Found], claims: Mapping[str, Claim]) -> None:
-        """Count all ``files`` of the tree at ``index``."""
-        inventory = self._inventory
-        tree = inventory.scope.trees[index]
-        counted = inventory.trees[index]
-        here: Counter[InodeKey] = Counter()
-        several: dict[InodeKey, tuple[int, Hazard, bool]] = {}
-        for file in files:
-            path, stat, _ = file
-            key = InodeKey(stat.st_dev, stat.st_ino)
-            claim = claims.get(path)
-            hazard = hazard_of(path, claim)
-            counted.files += 1
-            counted.apparent_bytes += stat.st_size
-            blocks = self._blocks_of(key, file)
-            if stat.st_nlink <= 1:  # none: it goes this very moment
-                counted.inodes += 1
-                counted.disk_bytes += blocks.plain
-                counted.private_bytes += blocks.plain
-                self._note(blocks, index, hazard, True, claim is not None)
-            else:
-                here[key] += 1
-                several[key] = (stat.st_nlink, hazard, claim is not None)
-            if tree.selected:
-                self._total(key, stat, hazard, claim is not None, blocks.plain)
-            if stat.st_size >= self._min_size and (tree.is_cache or not path.startswith("conda-meta/")):
-                self._keep(key, stat, Name(index, path, claim), hazard, blocks)
-        for key, names in here.items():
-            nlink, hazard, recorded = several[key]
-            blocks = self._blocks[key]
-            counted.inodes += 1
-            counted.disk_bytes += blocks.plain
-            if names == nlink:
-                counted.private_bytes += blocks.plain
-            self._note(blocks, index, hazard, names == nlink, recorded)
-
-    def _blocks_of(self, key: InodeKey, file: Found) -> Blocks:
-        found = self._blocks.get(key) if file.stat.st_nlink > 1 else None
-        if found is not None:
-            return found
-        layout = None
-        if self._layouts is not None:
-            layout, pool = self._layouts.of(file)
-        if layout is None:
-            found = Blocks(disk_bytes_of(file.stat))
-        else:
-            self.sizes.add(pool, layout)
-            plain = sum(extent.length for extent in layout.unshared if not extent.encoded)
-            own = tuple(extent for extent in layout.unshared if extent.encoded)
-            found = Blocks(plain, own, shared_extents(layout), pool)
-        if file.stat.st_nlink > 1:
-            self._blocks[key] = found
-        return found
-
-    def _note(self, blocks: Blocks, index: int, hazard: Hazard, private: bool, recorded: bool) -> None:
-        if blocks.own or blocks.shared:
-            ledger = self._ledgers.setdefault(blocks.pool, Ledger(blocks.pool))
-            ledger.add(blocks.own, index, hazard, private, recorded)
-            ledger.add(blocks.shared, index, hazard, False, recorded)
-
-    def _total(self, key: InodeKey, stat: os.stat_result, hazard: Hazard, recorded: bool, plain: int) -> None:
+    def add(self, path: str, stat: os.stat_result, keep: bool, directory: int) -> None:
+        """Count a file; ``keep``: it may be shared."""
         if stat.st_nlink > 1:
-            shared = self._shared.get(key)
-            if shared is not None:
-                shared.recorded |= recorded
-                for totals in self._totals(shared.hazard):
-                    totals.files += 1
-                    totals.apparent_bytes += stat.st_size
-                return
-            self._shared[key] = _Shared(plain, hazard, recorded)
-        for totals in self._totals(hazard):
-            totals.files += 1
-            totals.inodes += 1
-            totals.apparent_bytes += stat.st_size
-            totals.disk_bytes += plain
-            if stat.st_nlink == 1 and not recorded:
-                totals.unrecorded_bytes += plain
+            self.again(path, self._known(path, stat, directory), keep)
+            return
+        claim = self._claims.get(path)
+        if claim is None:
+            said, hazard = None, hazard_of(path, None)
+        else:
+            said = self._said.get(id(claim))
+            if said is None or said.path != path:
+                said = self._counter.say(path, claim)
+            hazard = said.hazard
+        blocks = None
+        layouts = self._counter.layouts
+        if layouts is not None and not layouts.has_none(stat.st_dev):
+            blocks = self._blocks_of(path, stat, directory)
+        disk = disk_bytes_of(stat) if blocks is None else blocks.plain
+        size = stat.st_size
+        counted = self._classes[hazard]
+        counted.files += 1
+        counted.inodes += 1
+        counted.apparent_bytes += size
+        counted.disk_bytes += disk
+        if said is None:
+            counted.unrecorded_bytes += disk
+        if blocks is not None and blocks.pool:
+            self._hold(blocks, hazard, True, said is not None)
+        if keep and size >= self._min_size:
+            key = InodeKey(stat.st_dev, stat.st_ino)
+            self._row(_pack(stat, blocks or Blocks(disk)), key, size, path, hazard, said)
 
-    def _totals(self, hazard: Hazard) -> tuple[Totals, Totals]:
-        return self._inventory.totals, self._inventory.by_class.setdefault(hazard, Totals())
+    def again(self, path: str, known: _Seen, keep: bool) -> None:
+        """Count a name of an inode that has several."""
+        claim = self._claims.get(path)
+        if claim is None:
+            said, hazard = None, hazard_of(path, None)
+        else:
+            said = self._said.get(id(claim))
+            if said is None or said.path != path:
+                said = self._counter.say(path, claim)
+            hazard = said.hazard
+        size = known.stat.st_size
+        if known.tree != self._index:
+            known.tree = self._index
+            known.count = 0
+            known.hazard = hazard
+            known.recorded = False
+            self._here.append(known)
+        known.count += 1
+        known.recorded = known.recorded or said is not None
+        counted = self._classes[hazard]
+        counted.files += 1
+        counted.apparent_bytes += size
+        if keep and size >= self._min_size:
+            self._row(known.packed, known.key, size, path, hazard, said)
 
-    def _keep(self, key: InodeKey, stat: os.stat_result, name: Name, hazard: Hazard, blocks: Blocks) -> None:
-        inode = self._inventory.inodes.get(key)
-        if inode is None:
-            inode = Inode.of(stat)
-            if blocks.pool:
-                inode.own_bytes = blocks.plain + BLOCK * len(blocks.own)
-            self._inventory.inodes[key] = inode
-        inode.names.append(name)
-        inode.hazard = max(inode.hazard, hazard)
+    def done(self) -> Listing:
+        """Return what has been counted."""
+        listing, counted = self.listing, self.listing.counted
+        for totals in self._classes.values():
+            counted.files += totals.files
+            counted.inodes += totals.inodes
+            counted.apparent_bytes += totals.apparent_bytes
+            counted.disk_bytes += totals.disk_bytes
+            counted.private_bytes += totals.disk_bytes
+        listing.classes = {hazard: totals for hazard, totals in self._classes.items() if totals.files}
+        linked = listing.linked
+        for known in self._here:
+            plain = known.blocks.plain
+            private = known.count == known.stat.st_nlink
+            counted.inodes += 1
+            counted.disk_bytes += plain
+            counted.private_bytes += plain if private else 0
+            if known.blocks.pool:
+                self._hold(known.blocks, known.hazard, private, known.recorded)
+            linked.idents.append(ident(known.key))
+            linked.plain.append(plain)
+            linked.kinds.append(known.hazard | known.recorded * RECORDED)
+        layouts = self._counter.layouts
+        listing.may_share_extents = layouts is None or layouts.anywhere
+        listing.rows = b"".join(self._rows)
+        listing.dists, self._counter.fresh = self._counter.fresh, {}
+        return listing
 
-    def finish(self) -> None:
-        """Add what is known only when every name and every extent was seen."""
-        for shared in self._shared.values():
-            if not shared.recorded:
-                for totals in self._totals(shared.hazard):
-                    totals.unrecorded_bytes += shared.plain
-        for ledger in self._ledgers.values():
-            self._settle(ledger)
+    def _known(self, path: str, stat: os.stat_result, directory: int) -> _Seen:
+        numbers = self._counter.seen.setdefault(stat.st_dev, {})
+        known = numbers.get(stat.st_ino)
+        if known is None:
+            blocks = self._blocks_of(path, stat, directory)
+            known = numbers[stat.st_ino] = _Seen(stat, InodeKey(stat.st_dev, stat.st_ino), blocks)
+        return known
 
-    def _settle(self, ledger: Ledger) -> None:
-        inventory = self._inventory
-        for segment in ledger.segments(self.sizes):
-            for index in segment.trees:
-                inventory.trees[index].disk_bytes += segment.size
-                if segment.private:
-                    inventory.trees[index].private_bytes += segment.size
-            if any(inventory.scope.trees[index].selected for index in segment.trees):
-                for totals in self._totals(segment.hazard):
-                    totals.disk_bytes += segment.size
-                    totals.estimated_bytes += segment.size if segment.estimated else 0
-                    totals.unrecorded_bytes += 0 if segment.recorded else segment.size
+    def _blocks_of(self, path: str, stat: os.stat_result, directory: int) -> Blocks:
+        layouts = self._counter.layouts
+        layout = None
+        if layouts is not None and not layouts.has_none(stat.st_dev):
+            layout, pool = layouts.of(path.rpartition("/")[2], stat.st_dev, directory)
+        if layout is None:
+            return Blocks(disk_bytes_of(stat))
+        begins = self.listing.begins.setdefault(pool, array("Q"))
+        begins.extend(extent.physical for extent in layout.extents)
+        plain = sum(extent.length for extent in layout.unshared if not extent.encoded)
+        own = tuple(extent for extent in layout.unshared if extent.encoded)
+        return Blocks(plain, own, shared_extents(layout), pool)
+
+    def _hold(self, blocks: Blocks, hazard: Hazard, private: bool, recorded: bool) -> None:
+        if blocks.own or blocks.shared:
+            self.listing.holdings.append(Holding(blocks, hazard, private, recorded))
+
+    def _row(
+        self, stat: bytes, inode: InodeKey, size: int, path: str, hazard: Hazard, said: _Said | None
+    ) -> None:
+        key = 0
+        claim = b""
+        if said is not None:
+            claim = said.packed
+            if said.base and said.size in (-1, size):
+                key = sized_key(said.base, size)
+        row = pack_row(stat, hazard, path, claim)
+        self._rows.append(row)
+        self._end += len(row)
+        listing = self.listing
+        listing.idents.append(ident(inode))
+        listing.keys.append(key)
+        listing.ends.append(self._end)
+
+
+def _pack(stat: os.stat_result, blocks: Blocks) -> bytes:
+    own = blocks.plain + BLOCK * len(blocks.own) if blocks.pool else -1
+    return pack_stat(stat, disk_bytes_of(stat), own)

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .block_plan import BlockPlanner, propose_blocks
 from .blocks import BlockReader
 from .bytecode_plan import plan_bytecode
-from .candidates import propose
+from .candidates import proposals
 from .compiled import find_units
 from .contents import read_contents
 from .evidence import gather, probe_devices
 from .inventory import Inventory, scan
 from .model import Goal
-from .planner import make_plan
+from .plan import Plan, add_to
+from .planner import Planner
 from .progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from .model import Device, InodeKey, Scope
-    from .plan import Group, Plan, PlanOptions
+    from .model import Device, Inode, InodeKey, Scope
+    from .plan import Group, PlanOptions
 
 DEFAULT_MIN_SIZE = 4096
+#: So many groups are looked at together.
+_GROUPS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +63,27 @@ def analyse(
     deep: bool = False,
     progress: Progress | None = None,
     look: Callable[[Inventory], None] | None = None,
+    whole: bool = True,
 ) -> Analysis:
     """Walk every tree of ``scope`` and plan; ``min_size`` in bytes. Changes nothing.
 
     ``deep``: what no record covers is read and compared as well. ``look`` is shown the inventory with
-    files of every size before.
+    files of every size before. Not ``whole``: what the plan comes to is enough, for a report.
     """
     progress = progress or Progress()
     inventory = scan(scope, min_size if look is None else 0, progress)
     if look is not None:
         look(inventory)
         inventory.inodes = {key: inode for key, inode in inventory.inodes.items() if inode.size >= min_size}
-    return analyse_inventory(inventory, options, deep, progress)
+    return analyse_inventory(inventory, options, deep, progress, whole)
 
 
 def analyse_inventory(
-    inventory: Inventory, options: PlanOptions, deep: bool = False, progress: Progress | None = None
+    inventory: Inventory,
+    options: PlanOptions,
+    deep: bool = False,
+    progress: Progress | None = None,
+    whole: bool = True,
 ) -> Analysis:
     """Plan for what an inventory found, and add what the plan says to its totals."""
     scope = inventory.scope
@@ -82,7 +91,7 @@ def analyse_inventory(
     if deep:
         inventory.warnings += read_contents(scope, inventory.inodes.values(), progress)
     bytecode: list[Group] = []
-    normalizable = None
+    normalizable = None if options.normalize_bytecode else 0
     devices: dict[int, Device] = {}
     if deep or options.normalize_bytecode:
         bytecode = _bytecode(inventory, devices, options, progress)
@@ -95,27 +104,60 @@ def analyse_inventory(
     }
     # what bytecode could be paired up otherwise waits until this is done
     taken = {inode.key for group in wanted for inode in group.inodes}
-    candidates = [
-        group
-        for group in propose(inode for inode in inventory.inodes.values() if inode.key not in taken)
-        if any(tree.selected for inode in group for tree in scope.trees_of(inode))
-    ]
-    groups = gather(scope, candidates, devices, inventory.sizes)
     cache_devices = _cache_devices(scope)
-    plan = make_plan(scope, groups, devices, options, cache_devices, retimed)
-    shared = taken | {share.duplicate.key for share in plan.shares}
+    planner = Planner(scope, devices, options, cache_devices, retimed)
+    plan = Plan(whole=whole)
+    take = _Taker(inventory, plan)
+    candidates = _candidates(inventory, taken)
+    if not inventory.may_share_extents and not bytecode:
+        for some in _batches(candidates):
+            for group in planner.groups(gather(scope, some, devices, inventory.sizes)):
+                take(group)
+        return Analysis(inventory, plan, devices, normalizable, deep, options.goal)
+    groups = list(planner.groups(gather(scope, candidates, devices, inventory.sizes)))
+    shared = taken | {share.duplicate.key for group in groups for share in group.shares}
     # what is linked to a keeper gets the blocks that the keeper has by then
-    plan.groups = _blocks(inventory, devices, options, shared, cache_devices) + plan.groups
+    groups = _blocks(inventory, devices, options, shared, cache_devices) + groups
     if wanted is not bytecode:
         more = (share for group in bytecode for share in group.shares if share.duplicate.key not in shared)
         normalizable = sum(share.freed_bytes for share in more)
-    plan.groups += wanted
-    plan.add_to(inventory.totals, inventory.by_class)
-    for share in plan.shares:
-        owner = next(name.tree for name in share.duplicate.names if scope.trees[name.tree].selected)
-        inventory.trees[owner].freeable_bytes += share.freed_bytes
-        inventory.trees[owner].freeable_inodes += share.freed_inodes
+    for group in (*groups, *wanted):
+        take(group)
     return Analysis(inventory, plan, devices, normalizable, deep, options.goal)
+
+
+class _Taker:
+    """Takes up groups into a plan, and what they come to into the totals of an inventory."""
+
+    def __init__(self, inventory: Inventory, plan: Plan) -> None:
+        self._inventory = inventory
+        self._plan = plan
+        self._selected = [tree.selected for tree in inventory.scope.trees]
+
+    def __call__(self, group: Group) -> None:
+        inventory = self._inventory
+        self._plan.add(group)
+        add_to(group, inventory.totals, inventory.by_class)
+        for share in group.shares:
+            owner = next(name.tree for name in share.duplicate.names if self._selected[name.tree])
+            inventory.trees[owner].freeable_bytes += share.freed_bytes
+            inventory.trees[owner].freeable_inodes += share.freed_inodes
+
+
+def _candidates(inventory: Inventory, taken: set[InodeKey]) -> Iterator[list[Inode]]:
+    """Yield the groups that a selected tree has a part in."""
+    selected = [tree.selected for tree in inventory.scope.trees]
+    for group in proposals(inventory):
+        if taken:
+            group = [inode for inode in group if inode.key not in taken]
+        if len(group) > 1 and any(selected[name.tree] for inode in group for name in inode.names):
+            yield group
+
+
+def _batches(groups: Iterator[list[Inode]]) -> Iterator[list[list[Inode]]]:
+    """Yield some groups at a time: few enough to be held, many enough to keep directories open for."""
+    while some := list(islice(groups, _GROUPS)):
+        yield some
 
 
 def _bytecode(

@@ -5,30 +5,31 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from .counting import FileCounter
+from .counting import Counter
 from .layouts import CompressedSizes
-from .model import Hazard, Inode, InodeKey, Totals, TreeTotals
+from .model import Hazard, Totals, TreeTotals
 from .physical import Layouts
 from .progress import Progress
 from .records import read_claims
-from .walking import listed_files, walk
+from .shelf import Shelf
+from .tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .model import Claim, Dist, Scope
+    from .listing import Listing
+    from .model import Claim, Dist, Inode, InodeKey, Scope, Tree
 
 
 @dataclass(slots=True)
 class Inventory:
     """What the trees of a scope hold.
 
-    ``inodes`` has those of at least the minimal size with every name seen; ``trees[i]`` counts tree
-    ``i`` of the scope; ``totals`` and ``by_class`` count the selected trees together.
+    ``trees[i]`` counts tree ``i`` of the scope; ``totals`` and ``by_class`` count the selected trees
+    together; ``shelf`` has every name of a file of at least the minimal size.
     """
 
     scope: Scope
-    inodes: dict[InodeKey, Inode] = field(default_factory=dict)
     trees: list[TreeTotals] = field(default_factory=list)
     totals: Totals = field(default_factory=Totals)
     by_class: dict[Hazard, Totals] = field(default_factory=dict)
@@ -36,6 +37,30 @@ class Inventory:
     #: For each tree the paths that pip took from conda: (conda's package, pip's).
     clobbered: dict[int, dict[str, tuple[Dist, Dist]]] = field(default_factory=dict)
     sizes: CompressedSizes = field(default_factory=CompressedSizes)
+    shelf: Shelf = field(default_factory=Shelf)
+    #: False: no files of any device share extents, as far as they can be asked.
+    may_share_extents: bool = True
+    _inodes: dict[InodeKey, Inode] | None = None
+
+    @property
+    def inodes(self) -> dict[InodeKey, Inode]:
+        """Those of at least the minimal size with every name seen, as objects.
+
+        They are made when they are first asked for; whoever can take one group after the other asks the
+        shelf.
+        """
+        if self._inodes is None:
+            self._inodes = self.shelf.inodes()
+        return self._inodes
+
+    @inodes.setter
+    def inodes(self, inodes: dict[InodeKey, Inode]) -> None:
+        self._inodes = inodes
+
+    @property
+    def is_unpacked(self) -> bool:
+        """Whether somebody has asked for the inodes, and may have noted something with them."""
+        return self._inodes is not None
 
 
 def scan(scope: Scope, min_size: int, progress: Progress | None = None) -> Inventory:
@@ -44,20 +69,25 @@ def scan(scope: Scope, min_size: int, progress: Progress | None = None) -> Inven
     ``min_size`` in bytes: smaller files are counted, but no candidates. What cannot be read costs a
     warning.
     """
-    inventory = Inventory(scope, trees=[TreeTotals() for _ in scope.trees])
-    counter = FileCounter(inventory, min_size, Layouts())
+    inventory = Inventory(scope)
     roots = {tree.root for tree in scope.trees}
-    with (progress or Progress()).stage("Looking at every file", len(scope.trees)) as advance:
+    counter = Counter(min_size, Layouts())
+    with (
+        Tally(inventory) as tally,
+        (progress or Progress()).stage("Looking at every file", len(scope.trees)) as advance,
+    ):
         for index, tree in enumerate(scope.trees):
-            records = read_claims(tree)
-            inventory.warnings += records.warnings
-            if records.clobbered and tree.selected:
-                inventory.clobbered[index] = records.clobbered
-            counter.tree(index, walk(tree, roots, inventory.warnings), records.claims)
+            tally.add(_listing(counter, index, tree, roots))
             advance(1)
-    counter.finish()
-    inventory.sizes = counter.sizes
     return inventory
+
+
+def _listing(counter: Counter, index: int, tree: Tree, roots: set[str]) -> Listing:
+    records = read_claims(tree)
+    listing = counter.walked(index, tree, roots, records.claims)
+    listing.warnings = records.warnings + listing.warnings
+    listing.clobbered = records.clobbered
+    return listing
 
 
 def scan_listed(scope: Scope, listed: Mapping[int, Mapping[str, Claim]], min_size: int) -> Inventory:
@@ -65,16 +95,16 @@ def scan_listed(scope: Scope, listed: Mapping[int, Mapping[str, Claim]], min_siz
 
     A path that does not exist, is no regular file, or lies in a tree inside the tree, is left out.
     """
-    inventory = Inventory(scope, trees=[TreeTotals() for _ in scope.trees])
-    counter = FileCounter(inventory, min_size)
-    for index, claims in listed.items():
-        tree = scope.trees[index]
-        inside = tuple(
-            other.root[len(tree.root) + 1 :] + "/"
-            for other in scope.trees
-            if other.root.startswith(tree.root + "/")
-        )
-        paths = (path for path in claims if not path.startswith(inside))
-        counter.tree(index, listed_files(tree, paths), claims)
-    counter.finish()
+    inventory = Inventory(scope)
+    counter = Counter(min_size)
+    with Tally(inventory) as tally:
+        for index, claims in listed.items():
+            tree = scope.trees[index]
+            inside = tuple(
+                other.root[len(tree.root) + 1 :] + "/"
+                for other in scope.trees
+                if other.root.startswith(tree.root + "/")
+            )
+            paths = (path for path in claims if not path.startswith(inside))
+            tally.add(counter.listed(index, tree, paths, claims))
     return inventory

@@ -124,8 +124,11 @@ class CompressedSizes:
 
     def add(self, pool: str, layout: Layout) -> None:
         """Note where the extents of a file of the file system ``pool`` begin."""
-        starts = self._starts.setdefault(pool, array("Q"))
-        starts.extend(extent.physical for extent in layout.extents)
+        self.begin(pool, array("Q", [extent.physical for extent in layout.extents]))
+
+    def begin(self, pool: str, begins: array[int]) -> None:
+        """Note where extents begin."""
+        self._starts.setdefault(pool, array("Q")).extend(begins)
         self._sorted.pop(pool, None)
 
     def size(self, pool: str, physical: int, length: int) -> int:

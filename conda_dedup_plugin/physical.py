@@ -11,7 +11,6 @@ from .sharing.system import open_entry
 
 if TYPE_CHECKING:
     from .model import Device, Layout
-    from .walking import Found
 
 
 class Layouts:
@@ -19,22 +18,32 @@ class Layouts:
 
     def __init__(self) -> None:
         self._devices: dict[int, Device] = {}
+        self._asked: set[int] = set()
 
-    def of(self, file: Found) -> tuple[Layout | None, str]:
-        """Return the extents of a file and the name of its file system; None where files share none.
+    @property
+    def anywhere(self) -> bool:
+        """Whether files share extents on any device that was asked, or may: nobody could tell."""
+        return not all(map(self.has_none, self._asked))
 
-        None, too, for a file that cannot be opened.
+    def has_none(self, number: int) -> bool:
+        """Whether it is known that no files of a device share extents."""
+        device = self._devices.get(number)
+        return device is not None and device.certain and not device.reflink
+
+    def of(self, name: str, number: int, directory: int) -> tuple[Layout | None, str]:
+        """Return the extents of a file of an open directory and the name of its file system.
+
+        None where files share none, and for a file that cannot be opened. ``number`` is its device's.
         """
-        device = self._devices.get(file.stat.st_dev)
-        if device is not None and device.certain and not device.reflink:
-            return None, device.pool
+        self._asked.add(number)
         try:
-            descriptor = open_entry(file.path.rpartition("/")[2], file.directory)
+            descriptor = open_entry(name, directory)
         except OSError:
             return None, ""
         try:
+            device = self._devices.get(number)
             if device is None or not device.certain:
-                device = self._devices[file.stat.st_dev] = probe(descriptor)
+                device = self._devices[number] = probe(descriptor)
             return (layout_of(descriptor) if device.reflink else None), device.pool
         except OSError:
             return None, ""

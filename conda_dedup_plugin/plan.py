@@ -9,11 +9,17 @@ from __future__ import annotations
 import heapq
 import sys
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from .model import NO_USER, Cause, Goal, Hazard, Inode, Method, MethodChoice, Reason, Source, Totals
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 #: Shorter runs would break files into pieces for little.
 MIN_EXTENT = 16 * 1024
+#: The report names so many groups of duplicates.
+LARGEST = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,52 +106,69 @@ class Group:
         return sum(share.freed_bytes for share in self.shares) + sum(held.bytes for held in self.held)
 
 
-@dataclass(slots=True)
 class Plan:
-    """Every group with a duplicate."""
+    """Every group with a duplicate, or no more than what they come to.
 
-    groups: list[Group] = field(default_factory=list)
+    ``whole``: the groups are kept, to be executed; else only the largest are, for a report.
+    """
+
+    def __init__(self, groups: Iterable[Group] = (), whole: bool = True) -> None:
+        self.groups: list[Group] = []
+        self.whole = whole
+        self.freeable_bytes = 0
+        self._held: dict[Reason, tuple[int, int]] = {}
+        self._causes = {cause: Totals() for cause in Cause}
+        self._largest: list[tuple[int, int, Group]] = []
+        self._added = 0
+        for group in groups:
+            self.add(group)
+
+    def add(self, group: Group) -> None:
+        """Take up a group."""
+        if self.whole:
+            self.groups.append(group)
+        size = 0
+        for share in group.shares:
+            size += share.freed_bytes
+            self._causes[share.cause].add_share(share.freed_bytes, share.freed_inodes)
+        self.freeable_bytes += size
+        for held in group.held:
+            size += held.bytes
+            self._causes[held.cause].add_held(held.bytes)
+            known, count = self._held.get(held.reason, (0, 0))
+            self._held[held.reason] = (known + held.bytes, count + len(held.inodes))
+        self._added += 1
+        # of equal size the first is kept
+        entry = (size, -self._added, group)
+        if len(self._largest) < LARGEST:
+            heapq.heappush(self._largest, entry)
+        elif entry > self._largest[0]:
+            heapq.heapreplace(self._largest, entry)
 
     @property
     def shares(self) -> list[Share]:
         """What ``apply`` does, in order."""
         return [share for group in self.groups for share in group.shares]
 
-    @property
-    def freeable_bytes(self) -> int:
-        """Disk bytes that ``apply`` would free."""
-        return sum(share.freed_bytes for group in self.groups for share in group.shares)
-
-    def largest(self, most: int) -> list[Group]:
+    def largest(self) -> list[Group]:
         """Return the groups with the most duplicate bytes, the largest first."""
-        return heapq.nlargest(most, self.groups, key=lambda group: group.duplicate_bytes)
+        return [group for _, _, group in sorted(self._largest, reverse=True)]
 
     def held_by_reason(self) -> dict[Reason, tuple[int, int]]:
         """Return (bytes, inodes) of what stays, by reason, most bytes first."""
-        found: dict[Reason, tuple[int, int]] = {}
-        for group in self.groups:
-            for held in group.held:
-                size, count = found.get(held.reason, (0, 0))
-                found[held.reason] = (size + held.bytes, count + len(held.inodes))
-        return dict(sorted(found.items(), key=lambda item: -item[1][0]))
+        return dict(sorted(self._held.items(), key=lambda item: -item[1][0]))
 
     def by_cause(self) -> dict[Cause, Totals]:
         """Return duplicate, freeable and held bytes, and freeable inodes, for every cause."""
-        causes = {cause: Totals() for cause in Cause}
-        for group in self.groups:
-            for share in group.shares:
-                causes[share.cause].add_share(share.freed_bytes, share.freed_inodes)
-            for held in group.held:
-                causes[held.cause].add_held(held.bytes)
-        return causes
+        return self._causes
 
-    def add_to(self, totals: Totals, by_class: dict[Hazard, Totals]) -> None:
-        """Add duplicate, freeable and held bytes to what an inventory counted."""
-        for group in self.groups:
-            for share in group.shares:
-                for total in (totals, by_class.setdefault(share.hazard, Totals())):
-                    total.add_share(share.freed_bytes, share.freed_inodes)
-                    total.uncertain_bytes += 0 if share.certain else share.freed_bytes
-            for held in group.held:
-                for total in (totals, by_class.setdefault(held.inodes[0].hazard, Totals())):
-                    total.add_held(held.bytes)
+
+def add_to(group: Group, totals: Totals, by_class: dict[Hazard, Totals]) -> None:
+    """Add duplicate, freeable and held bytes of a group to what an inventory counted."""
+    for share in group.shares:
+        for total in (totals, by_class.setdefault(share.hazard, Totals())):
+            total.add_share(share.freed_bytes, share.freed_inodes)
+            total.uncertain_bytes += 0 if share.certain else share.freed_bytes
+    for held in group.held:
+        for total in (totals, by_class.setdefault(held.inodes[0].hazard, Totals())):
+            total.add_held(held.bytes)

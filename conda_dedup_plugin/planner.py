@@ -12,9 +12,10 @@ from .reflinks import Holders, clone_refused, held_bytes, place_of, reflink_refu
 from .ways import way_on
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from .model import Device, InodeKey, Scope
+    from .ways import Way
 
 
 def make_plan(
@@ -31,31 +32,42 @@ def make_plan(
     ``retimed`` has the modification time (ns) that the sources of shared bytecode will have. Groups in which
     no selected tree holds anything twice are left out.
     """
-    rules = HardlinkRules(scope, devices, options, retimed)
-    planner = _Planner(scope, devices, options, rules, Causes(scope, cache_devices))
-    groups = [planner.group(inodes) for inodes in candidates]
-    return Plan([group for group in groups if group.shares or group.held])
+    return Plan(Planner(scope, devices, options, cache_devices, retimed).groups(candidates))
 
 
-class _Planner:
-    """One group at a time."""
+class Planner:
+    """Plans one group after the other: what :func:`make_plan` does, for those who want no more at a time."""
 
     def __init__(
         self,
         scope: Scope,
         devices: Mapping[int, Device],
         options: PlanOptions,
-        rules: HardlinkRules,
-        causes: Causes,
+        cache_devices: Collection[int] = (),
+        retimed: Mapping[InodeKey, int] | None = None,
     ) -> None:
-        self._causes = causes
+        self._causes = Causes(scope, cache_devices)
         self._scope = scope
         self._devices = devices
         self._options = options
-        self._rules = rules
-        self._ways = {number: way_on(device, options) for number, device in devices.items()}
+        self._rules = HardlinkRules(scope, devices, options, retimed)
+        self._ways: dict[int, Way] = {}
 
-    def group(self, inodes: Sequence[Inode]) -> Group:
+    def groups(self, candidates: Iterable[Sequence[Inode]]) -> Iterator[Group]:
+        """Yield what is planned for each group of candidates that holds anything twice."""
+        for inodes in candidates:
+            group = self._group(inodes)
+            if group.shares or group.held:
+                yield group
+
+    def _way(self, inode: Inode) -> Way:
+        number = inode.key.device
+        way = self._ways.get(number)
+        if way is None:
+            way = self._ways[number] = way_on(self._devices[number], self._options)
+        return way
+
+    def _group(self, inodes: Sequence[Inode]) -> Group:
         ranked = sorted(inodes, key=self._rules.keeper_rank)
         together: dict[object, list[Inode]] = {}
         for inode in ranked:
@@ -63,7 +75,7 @@ class _Planner:
         group = Group(ranked[0])
         for inodes in together.values():
             units = units_of(inodes)
-            way = self._ways[inodes[0].key.device]
+            way = self._way(inodes[0])
             if way.refused is not None:
                 self._hold_all(group, units, way.refused)
             elif way.reflink:
@@ -75,7 +87,7 @@ class _Planner:
     def _reach(self, inode: Inode) -> object:
         """Where its bytes may be shared: extents within a file system, names on a device alone."""
         device = self._devices[inode.key.device]
-        if not self._ways[inode.key.device].reflink:
+        if not self._way(inode).reflink:
             return device.number
         return device.pool or device.number, inode.nodatacow
 

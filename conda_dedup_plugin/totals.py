@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(slots=True)
@@ -26,6 +26,11 @@ class Totals:
     estimated_bytes: int = 0
     #: Of the freeable bytes, what stays if somebody outside the scan holds the same extents, too.
     uncertain_bytes: int = 0
+
+    def add(self, other: Totals) -> None:
+        """Add what is counted in another one."""
+        for counted in fields(self):
+            setattr(self, counted.name, getattr(self, counted.name) + getattr(other, counted.name))
 
     def add_share(self, size: int, inodes: int) -> None:
         """Count what could be freed, in bytes and inodes."""

@@ -11,45 +11,38 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .environments import is_package_cache
 from .model import STAGING_PREFIX
-from .sharing.system import entry_stat, lstat, open_directory, open_root, scan
+from .sharing.system import open_directory, open_root, scan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from .model import Tree
 
 
-class Found(NamedTuple):
-    """A regular file: its path in the tree, its lstat, and its open directory (-1: not open)."""
+class Folder(NamedTuple):
+    """A directory of a tree: its path there with a slash (empty for the root), open, and its files."""
 
-    path: str
-    stat: os.stat_result
-    directory: int
-
-
-def listed_files(tree: Tree, paths: Iterable[str]) -> Iterator[Found]:
-    """Yield those of ``paths`` in a tree that are regular files, with their lstat."""
-    for path in paths:
-        try:
-            stat = lstat(f"{tree.root}/{path}")
-        except OSError:
-            continue
-        if (stat.st_mode & 0o170000) == 0o100000:
-            yield Found(path, stat, -1)
+    below: str
+    descriptor: int
+    files: list[os.DirEntry[str]]
 
 
-def walk(tree: Tree, roots: set[str], warnings: list[str]) -> Iterator[Found]:
-    """Yield every regular file of ``tree``, depth first, with at most one descriptor a level open."""
+def walk(tree: Tree, roots: set[str], warnings: list[str]) -> Iterator[Folder]:
+    """Yield every directory of ``tree`` with its regular files, depth first; at most one a level is open.
+
+    Of the files it says what their directory does. Trees inside the tree, of which ``roots`` has the others,
+    are none of it.
+    """
     try:
         descriptor = open_root(tree.root, listed=True)
     except OSError as exc:
-        warnings.append(_unreadable(tree.root, exc))
+        warnings.append(unreadable(tree.root, exc))
         return
     #: (open directory, its path with a slash, names of its directories still to be seen)
     levels: list[tuple[int, str, list[str]]] = []
     try:
         levels.append((descriptor, "", []))
-        yield from _files(tree, descriptor, "", levels[-1][2], warnings)
+        yield Folder("", descriptor, _files(tree, descriptor, "", levels[-1][2], warnings))
         while levels:
             parent, below, pending = levels[-1]
             if not pending:
@@ -65,10 +58,11 @@ def walk(tree: Tree, roots: set[str], warnings: list[str]) -> Iterator[Found]:
             except FileNotFoundError:
                 continue
             except OSError as exc:
-                warnings.append(_unreadable(f"{tree.root}/{path}", exc))
+                warnings.append(unreadable(f"{tree.root}/{path}", exc))
                 continue
             levels.append((descriptor, path + "/", []))
-            yield from _files(tree, descriptor, path + "/", levels[-1][2], warnings)
+            files = _files(tree, descriptor, path + "/", levels[-1][2], warnings)
+            yield Folder(path + "/", descriptor, files)
     finally:
         for descriptor, _, _ in levels:
             os.close(descriptor)
@@ -76,33 +70,36 @@ def walk(tree: Tree, roots: set[str], warnings: list[str]) -> Iterator[Found]:
 
 def _files(
     tree: Tree, descriptor: int, below: str, directories: list[str], warnings: list[str]
-) -> Iterator[Found]:
-    """Yield the regular files of one open directory; its directories go to ``directories``.
+) -> list[os.DirEntry[str]]:
+    """Return the regular files of one open directory; its directories go to ``directories``.
 
     An environment inside another one is none of its files.
     """
+    files: list[os.DirEntry[str]] = []
     try:
         entries = scan(descriptor)
     except OSError as exc:
-        warnings.append(_unreadable(f"{tree.root}/{below}", exc))
-        return
-    if below and not tree.is_cache and any(entry.name == "conda-meta" for entry in entries):
-        return
+        warnings.append(unreadable(f"{tree.root}/{below}", exc))
+        return files
+    if below and not tree.is_cache and "conda-meta" in [entry.name for entry in entries]:
+        return files
     for entry in entries:
         try:
             if entry.is_file(follow_symlinks=False):
-                yield Found(below + entry.name, entry_stat(entry, descriptor), descriptor)
+                files.append(entry)
             elif entry.is_dir(follow_symlinks=False):
                 directories.append(entry.name)
         except FileNotFoundError:
             continue
         except OSError as exc:
             # a directory that may be listed and not entered
-            warnings.append(_unreadable(f"{tree.root}/{below}", exc))
-            return
+            warnings.append(unreadable(f"{tree.root}/{below}", exc))
+            break
+    return files
 
 
-def _unreadable(path: str, error: OSError) -> str:
+def unreadable(path: str, error: OSError) -> str:
+    """Return the warning for what cannot be read."""
     return f"{path!r} cannot be read ({error.strerror}); it is left out"
 
 

@@ -29,7 +29,7 @@ from conda_dedup_plugin.model import (
     Tree,
     TreeKind,
 )
-from conda_dedup_plugin.plan import PlanOptions
+from conda_dedup_plugin.plan import PlanOptions, add_to
 from conda_dedup_plugin.planner import make_plan
 from conda_dedup_plugin.policy import hazard_of
 
@@ -471,7 +471,8 @@ def test_laws(inodes, options, reflink):
             assert share.hazard is not Hazard.PACKAGE or one.mtime_ns == other.mtime_ns
             assert options["include_cache"] or not any(tree.is_conda_cache for tree in trees)
     totals, by_class = Totals(), {}
-    plan.add_to(totals, by_class)
+    for group in plan.groups:
+        add_to(group, totals, by_class)
     assert totals.duplicate_bytes == totals.freeable_bytes + totals.held_bytes
     assert totals.duplicate_bytes == sum(part.duplicate_bytes for part in by_class.values())
     selected = [

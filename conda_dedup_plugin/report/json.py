@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from ..unused import Unused
     from ..verify import Damage, Verified
 
-#: The report names so many groups of duplicates.
-LARGEST = 20
-
 
 def dump(document: dict[str, Any]) -> str:
     """Render a document; names that are no valid UTF-8 appear as lone surrogates, escaped."""
@@ -75,7 +72,7 @@ def report_document(analysis: Analysis) -> dict[str, Any]:
             for path, (conda, pip) in paths.items()
         ],
         "redundant_caches": [asdict(cache) for cache in redundant_caches(inventory, analysis.plan)],
-        "largest": [_group(scope, group) for group in analysis.plan.largest(LARGEST)],
+        "largest": [_group(scope, group) for group in analysis.plan.largest()],
         "warnings": analysis.warnings,
     }
 

@@ -82,7 +82,7 @@ def print_report(analysis: Analysis, out: Console) -> None:
         compared = "compared" if analysis.deep else "not compared without: --deep"
         out.print(_sentence("Unrecorded", totals.unrecorded_bytes, f"in files no record covers, {compared}"))
     _print_advice(analysis, out)
-    largest = analysis.plan.largest(_LARGEST)
+    largest = analysis.plan.largest()[:_LARGEST]
     if largest:
         out.print()
         out.print(Text("Largest duplicates", style="bold"))
