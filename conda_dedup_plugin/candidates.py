@@ -49,8 +49,14 @@ def proposals(inventory: Inventory) -> Iterator[list[Inode]]:
     """Yield the groups of an inventory, one at a time; what was noted with its inodes counts, if anything."""
     if inventory.is_unpacked:
         yield from propose(inventory.inodes.values())
-        return
-    for key, inodes in inventory.shelf.groups():
+    else:
+        for grouping in inventory.shelf.groupings():
+            yield from checked(grouping.groups())
+
+
+def checked(groups: Iterable[tuple[int, list[Inode]]]) -> Iterator[list[Inode]]:
+    """Yield the same groups, with no inode that belongs to another one."""
+    for key, inodes in groups:
         for group in propose(inodes):
             # what has two names that records do not agree about is in the group of the other one, too
             if _packed(content_key(group[0])) == key:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .layouts import BLOCK, disk_bytes_of, shared_extents
 from .listing import (
@@ -16,9 +16,10 @@ from .listing import (
     dist_id,
     ident,
     pack_claim,
-    pack_row,
+    pack_name,
     pack_stat,
     sized_key,
+    spread,
 )
 from .model import Hazard, InodeKey, Totals
 from .policy import hazard_of
@@ -26,7 +27,7 @@ from .sharing.system import entry_stat, file_system, lstat
 from .walking import unreadable, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from .model import Claim, Dist, Tree
     from .physical import Layouts
@@ -34,38 +35,49 @@ if TYPE_CHECKING:
 #: Their directories tell the very inode numbers that lstat does.
 _TRUE_NUMBERS = frozenset({"ext4", "xfs", "btrfs", "tmpfs"})
 _META = "conda-meta/"
+_LOW = (1 << 64) - 1
 _MOST_SAID = 200_000
 
 
 class _Said:
-    """What a claim says of a path, worked out once however many trees have it."""
+    """What a claim says of a path, worked out once however many trees have it; ``tail`` ends its row."""
 
-    __slots__ = ("base", "claim", "dist", "hazard", "packed", "path", "size")
+    __slots__ = ("base", "claim", "hazard", "path", "size", "tail")
 
     def __init__(self, path: str, claim: Claim, dist: int) -> None:
         self.claim = claim  # so that its id remains its own
         self.path = path
-        self.dist = dist
         self.hazard = hazard_of(path, claim)
         self.base = base_key(claim, self.hazard)
         self.size = -1 if claim.sha256 is None else claim.size
-        self.packed = pack_claim(claim, path, dist)
+        self.tail = pack_name(self.hazard, path, pack_claim(claim, path, dist))
 
 
 class _Seen:
     """An inode with several names, of which one at least has been seen; in the tree at hand so many."""
 
-    __slots__ = ("blocks", "count", "hazard", "key", "packed", "recorded", "stat", "tree")
+    __slots__ = ("blocks", "count", "hazard", "ident", "nlink", "packed", "recorded", "size", "tree")
 
-    def __init__(self, stat: os.stat_result, key: InodeKey, blocks: Blocks) -> None:
-        self.stat = stat
-        self.key = key
+    def __init__(self, stat: os.stat_result, blocks: Blocks) -> None:
+        self.ident = ident(InodeKey(stat.st_dev, stat.st_ino))
+        self.size = stat.st_size
+        self.nlink = stat.st_nlink
         self.blocks = blocks
         self.packed = _pack(stat, blocks)
         self.tree = -1
         self.count = 0
         self.hazard = Hazard.NATIVE
         self.recorded = False
+
+
+class _Listed(NamedTuple):
+    """A file that was looked at by its path: in the place of an entry of a directory."""
+
+    name: str
+    found: os.stat_result
+
+    def inode(self) -> int:
+        return self.found.st_ino
 
 
 class Counter:
@@ -76,212 +88,192 @@ class Counter:
     """
 
     def __init__(self, min_size: int, layouts: Layouts | None = None) -> None:
-        self.min_size = min_size
-        self.layouts = layouts
-        self.said: dict[int, _Said] = {}
+        self._min_size = min_size
+        self._layouts = layouts
+        #: by the id of the claim
+        self._said: dict[int, _Said] = {}
         self._dists: dict[Dist, int] = {}
         #: the dists that no listing has yet
-        self.fresh: dict[int, Dist] = {}
+        self._fresh: dict[int, Dist] = {}
         #: by device and number
-        self.seen: dict[int, dict[int, _Seen]] = {}
+        self._seen: dict[int, dict[int, _Seen]] = {}
 
     def walked(self, index: int, tree: Tree, roots: set[str], claims: Mapping[str, Claim]) -> Listing:
         """Return what is in a tree; ``roots`` are those of all trees."""
-        task = _Task(self, index, claims)
-        warnings = task.listing.warnings
-        add, again = task.add, task.again
-        last = -1
-        seen: Mapping[int, _Seen] = {}
-        for below, descriptor, entries in walk(tree, roots, warnings):
-            device = os.fstat(descriptor).st_dev
-            if device != last:
-                last = device
-                true = file_system(descriptor) in _TRUE_NUMBERS
-                seen = self.seen.setdefault(device, {}) if true else {}
-            keep = tree.is_cache or not below.startswith(_META)
-            for entry in entries:
-                known = seen.get(entry.inode())
-                if known is not None:
-                    again(below + entry.name, known, keep)
-                    continue
-                try:
-                    stat = entry_stat(entry, descriptor)
-                except FileNotFoundError:
-                    continue
-                except OSError as exc:
-                    # a directory that may be listed and not entered
-                    warnings.append(unreadable(f"{tree.root}/{below}", exc))
-                    break
-                add(below + entry.name, stat, keep, descriptor)
-        return task.done()
+        listing = Listing(index)
+        folders = walk(tree, roots, listing.warnings)
+        return self._count(listing, tree, folders, claims, entry_stat)
 
     def listed(self, index: int, tree: Tree, paths: Iterable[str], claims: Mapping[str, Claim]) -> Listing:
         """Return the same of those ``paths`` in a tree that are regular files."""
-        task = _Task(self, index, claims)
-        for path in paths:
-            try:
-                stat = lstat(f"{tree.root}/{path}")
-            except OSError:
-                continue
-            if (stat.st_mode & 0o170000) == 0o100000:
-                task.add(path, stat, tree.is_cache or not path.startswith(_META), -1)
-        return task.done()
+        folders = (_listed(tree, path) for path in paths)
+        return self._count(Listing(index), tree, folders, claims, lambda entry, _: entry.found)
 
-    def say(self, path: str, claim: Claim) -> _Said:
-        """Work out what a claim says."""
-        dist = self._dists.get(claim.dist)
-        if dist is None:
-            dist = self._dists[claim.dist] = dist_id(claim.dist)
-            self.fresh[dist] = claim.dist
-        if len(self.said) >= _MOST_SAID:
-            self.said.clear()
-        said = self.said[id(claim)] = _Said(path, claim, dist)
-        return said
+    def _count(
+        self,
+        listing: Listing,
+        tree: Tree,
+        folders: Iterable[tuple[str, int, list[Any]]],
+        claims: Mapping[str, Claim],
+        stat_of: Callable[[Any, int], os.stat_result],
+    ) -> Listing:
+        """Count the files of a tree, directory by directory."""
+        # A million files come by here: what is done for each is done in this one place.
+        classes = [Totals() for _ in Hazard]
+        here: list[_Seen] = []
+        rows: list[bytes] = []
+        idents, keys, ends = listing.idents, listing.keys, listing.ends
+        said_of, claim_of, index, least = self._said.get, claims.get, listing.index, self._min_size
+        end = spot = 0
+        device = -1
+        seen: dict[int, _Seen] = {}
+        known_numbers = False
+        for below, descriptor, entries in folders:
+            # of what is listed and not walked, each entry may be on another device
+            found = entries[0].found.st_dev if descriptor < 0 and entries else -1
+            number_of = found if descriptor < 0 else os.fstat(descriptor).st_dev
+            if number_of != device:
+                device = number_of
+                spot = spread(device)
+                seen = self._seen.setdefault(device, {})
+                known_numbers = descriptor >= 0 and file_system(descriptor) in _TRUE_NUMBERS
+            ask = self._layouts is not None and not self._layouts.has_none(device)
+            keep = tree.is_cache or not below.startswith(_META)
+            for entry in entries:
+                path = below + entry.name
+                known = seen.get(entry.inode()) if known_numbers else None
+                if known is None:
+                    try:
+                        stat = stat_of(entry, descriptor)
+                    except FileNotFoundError:
+                        continue
+                    except OSError as exc:
+                        # a directory that may be listed and not entered
+                        listing.warnings.append(unreadable(f"{tree.root}/{below}", exc))
+                        break
+                    if stat.st_nlink > 1:
+                        known = self._known(listing, entry.name, stat, descriptor)
+                claim = claim_of(path)
+                if claim is None:
+                    said, hazard = None, hazard_of(path, None)
+                else:
+                    said = said_of(id(claim))
+                    if said is None or said.path != path:
+                        said = self._say(path, claim)
+                    hazard = said.hazard
+                counted = classes[hazard]
+                counted.files += 1
+                if known is not None:
+                    size = known.size
+                    counted.apparent_bytes += size
+                    if known.tree != index:
+                        known.tree, known.count, known.hazard, known.recorded = index, 0, hazard, False
+                        here.append(known)
+                    known.count += 1
+                    if said is not None:
+                        known.recorded = True
+                    if size < least or not keep:
+                        continue
+                    packed = known.packed
+                    idents.append(known.ident)
+                else:
+                    size = stat.st_size
+                    disk = disk_bytes_of(stat)
+                    blocks = None
+                    if ask:
+                        blocks = self._blocks_of(listing, entry.name, stat, descriptor)
+                        disk = blocks.plain
+                        if blocks.own or blocks.shared:
+                            listing.holdings.append(Holding(blocks, hazard, True, said is not None))
+                    counted.inodes += 1
+                    counted.apparent_bytes += size
+                    counted.disk_bytes += disk
+                    if said is None:
+                        counted.unrecorded_bytes += disk
+                    if size < least or not keep:
+                        continue
+                    packed = _pack(stat, blocks)
+                    idents.append((stat.st_ino + spot) & _LOW)
+                if said is None:
+                    keys.append(0)
+                    row = packed + pack_name(hazard, path, b"")
+                else:
+                    stale = not said.base or said.size not in (-1, size)
+                    keys.append(0 if stale else sized_key(said.base, size))
+                    row = packed + said.tail
+                rows.append(row)
+                end += len(row)
+                ends.append(end)
+        listing.rows = b"".join(rows)
+        return self._done(listing, classes, here)
 
-
-class _Task:
-    """The tree at hand."""
-
-    def __init__(self, counter: Counter, index: int, claims: Mapping[str, Claim]) -> None:
-        self.listing = Listing(index)
-        self._counter = counter
-        self._index = index
-        self._claims = claims
-        self._min_size = counter.min_size
-        self._said = counter.said
-        self._here: list[_Seen] = []
-        self._rows: list[bytes] = []
-        self._classes = {hazard: Totals() for hazard in Hazard}
-        self._end = 0
-
-    def add(self, path: str, stat: os.stat_result, keep: bool, directory: int) -> None:
-        """Count a file; ``keep``: it may be shared."""
-        if stat.st_nlink > 1:
-            self.again(path, self._known(path, stat, directory), keep)
-            return
-        claim = self._claims.get(path)
-        if claim is None:
-            said, hazard = None, hazard_of(path, None)
-        else:
-            said = self._said.get(id(claim))
-            if said is None or said.path != path:
-                said = self._counter.say(path, claim)
-            hazard = said.hazard
-        blocks = None
-        layouts = self._counter.layouts
-        if layouts is not None and not layouts.has_none(stat.st_dev):
-            blocks = self._blocks_of(path, stat, directory)
-        disk = disk_bytes_of(stat) if blocks is None else blocks.plain
-        size = stat.st_size
-        counted = self._classes[hazard]
-        counted.files += 1
-        counted.inodes += 1
-        counted.apparent_bytes += size
-        counted.disk_bytes += disk
-        if said is None:
-            counted.unrecorded_bytes += disk
-        if blocks is not None and blocks.pool:
-            self._hold(blocks, hazard, True, said is not None)
-        if keep and size >= self._min_size:
-            key = InodeKey(stat.st_dev, stat.st_ino)
-            self._row(_pack(stat, blocks or Blocks(disk)), key, size, path, hazard, said)
-
-    def again(self, path: str, known: _Seen, keep: bool) -> None:
-        """Count a name of an inode that has several."""
-        claim = self._claims.get(path)
-        if claim is None:
-            said, hazard = None, hazard_of(path, None)
-        else:
-            said = self._said.get(id(claim))
-            if said is None or said.path != path:
-                said = self._counter.say(path, claim)
-            hazard = said.hazard
-        size = known.stat.st_size
-        if known.tree != self._index:
-            known.tree = self._index
-            known.count = 0
-            known.hazard = hazard
-            known.recorded = False
-            self._here.append(known)
-        known.count += 1
-        known.recorded = known.recorded or said is not None
-        counted = self._classes[hazard]
-        counted.files += 1
-        counted.apparent_bytes += size
-        if keep and size >= self._min_size:
-            self._row(known.packed, known.key, size, path, hazard, said)
-
-    def done(self) -> Listing:
-        """Return what has been counted."""
-        listing, counted = self.listing, self.listing.counted
-        for totals in self._classes.values():
+    def _done(self, listing: Listing, classes: list[Totals], here: list[_Seen]) -> Listing:
+        """Return a listing with what is counted of its tree."""
+        counted, linked = listing.counted, listing.linked
+        for totals in classes:
             counted.files += totals.files
             counted.inodes += totals.inodes
             counted.apparent_bytes += totals.apparent_bytes
             counted.disk_bytes += totals.disk_bytes
             counted.private_bytes += totals.disk_bytes
-        listing.classes = {hazard: totals for hazard, totals in self._classes.items() if totals.files}
-        linked = listing.linked
-        for known in self._here:
+        listing.classes = {hazard: classes[hazard] for hazard in Hazard if classes[hazard].files}
+        for known in here:
             plain = known.blocks.plain
-            private = known.count == known.stat.st_nlink
+            private = known.count == known.nlink
             counted.inodes += 1
             counted.disk_bytes += plain
             counted.private_bytes += plain if private else 0
-            if known.blocks.pool:
-                self._hold(known.blocks, known.hazard, private, known.recorded)
-            linked.idents.append(ident(known.key))
+            if known.blocks.own or known.blocks.shared:
+                listing.holdings.append(Holding(known.blocks, known.hazard, private, known.recorded))
+            linked.idents.append(known.ident)
             linked.plain.append(plain)
             linked.kinds.append(known.hazard | known.recorded * RECORDED)
-        layouts = self._counter.layouts
-        listing.may_share_extents = layouts is None or layouts.anywhere
-        listing.rows = b"".join(self._rows)
-        listing.dists, self._counter.fresh = self._counter.fresh, {}
+        listing.may_share_extents = self._layouts is None or self._layouts.anywhere
+        listing.dists, self._fresh = self._fresh, {}
         return listing
 
-    def _known(self, path: str, stat: os.stat_result, directory: int) -> _Seen:
-        numbers = self._counter.seen.setdefault(stat.st_dev, {})
+    def _say(self, path: str, claim: Claim) -> _Said:
+        """Work out what a claim says."""
+        dist = self._dists.get(claim.dist)
+        if dist is None:
+            dist = self._dists[claim.dist] = dist_id(claim.dist)
+            self._fresh[dist] = claim.dist
+        if len(self._said) >= _MOST_SAID:
+            self._said.clear()
+        said = self._said[id(claim)] = _Said(path, claim, dist)
+        return said
+
+    def _known(self, listing: Listing, name: str, stat: os.stat_result, directory: int) -> _Seen:
+        numbers = self._seen.setdefault(stat.st_dev, {})
         known = numbers.get(stat.st_ino)
         if known is None:
-            blocks = self._blocks_of(path, stat, directory)
-            known = numbers[stat.st_ino] = _Seen(stat, InodeKey(stat.st_dev, stat.st_ino), blocks)
+            known = numbers[stat.st_ino] = _Seen(stat, self._blocks_of(listing, name, stat, directory))
         return known
 
-    def _blocks_of(self, path: str, stat: os.stat_result, directory: int) -> Blocks:
-        layouts = self._counter.layouts
+    def _blocks_of(self, listing: Listing, name: str, stat: os.stat_result, directory: int) -> Blocks:
         layout = None
-        if layouts is not None and not layouts.has_none(stat.st_dev):
-            layout, pool = layouts.of(path.rpartition("/")[2], stat.st_dev, directory)
+        if self._layouts is not None and not self._layouts.has_none(stat.st_dev):
+            layout, pool = self._layouts.of(name, stat.st_dev, directory)
         if layout is None:
             return Blocks(disk_bytes_of(stat))
-        begins = self.listing.begins.setdefault(pool, array("Q"))
+        begins = listing.begins.setdefault(pool, array("Q"))
         begins.extend(extent.physical for extent in layout.extents)
         plain = sum(extent.length for extent in layout.unshared if not extent.encoded)
         own = tuple(extent for extent in layout.unshared if extent.encoded)
         return Blocks(plain, own, shared_extents(layout), pool)
 
-    def _hold(self, blocks: Blocks, hazard: Hazard, private: bool, recorded: bool) -> None:
-        if blocks.own or blocks.shared:
-            self.listing.holdings.append(Holding(blocks, hazard, private, recorded))
 
-    def _row(
-        self, stat: bytes, inode: InodeKey, size: int, path: str, hazard: Hazard, said: _Said | None
-    ) -> None:
-        key = 0
-        claim = b""
-        if said is not None:
-            claim = said.packed
-            if said.base and said.size in (-1, size):
-                key = sized_key(said.base, size)
-        row = pack_row(stat, hazard, path, claim)
-        self._rows.append(row)
-        self._end += len(row)
-        listing = self.listing
-        listing.idents.append(ident(inode))
-        listing.keys.append(key)
-        listing.ends.append(self._end)
+def _listed(tree: Tree, path: str) -> tuple[str, int, list[_Listed]]:
+    """Return a regular file as the only one of a directory; nothing if there is none."""
+    below, _, name = path.rpartition("/")
+    below = f"{below}/" if below else ""
+    try:
+        stat = lstat(f"{tree.root}/{path}")
+    except OSError:
+        return below, -1, []
+    return below, -1, [_Listed(name, stat)] if (stat.st_mode & 0o170000) == 0o100000 else []
 
 
-def _pack(stat: os.stat_result, blocks: Blocks) -> bytes:
-    own = blocks.plain + BLOCK * len(blocks.own) if blocks.pool else -1
+def _pack(stat: os.stat_result, blocks: Blocks | None) -> bytes:
+    own = blocks.plain + BLOCK * len(blocks.own) if blocks is not None and blocks.pool else -1
     return pack_stat(stat, disk_bytes_of(stat), own)

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .block_plan import BlockPlanner, propose_blocks
 from .blocks import BlockReader
 from .bytecode_plan import plan_bytecode
-from .candidates import proposals
+from .candidates import checked, proposals
 from .compiled import find_units
 from .contents import read_contents
 from .evidence import gather, probe_devices
 from .inventory import Inventory, scan
 from .model import Goal
-from .plan import Plan, add_to
 from .planner import Planner
 from .progress import Progress
+from .reckoning import Reckoning
+from .workers import spread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
 
     from .model import Device, Inode, InodeKey, Scope
-    from .plan import Group, PlanOptions
+    from .plan import Group, Plan, PlanOptions
+    from .shelf import Grouping
 
 DEFAULT_MIN_SIZE = 4096
 #: So many groups are looked at together.
@@ -37,13 +38,22 @@ class Analysis:
     """What a scope holds and what would be done about it; the totals of both are in the inventory."""
 
     inventory: Inventory
-    plan: Plan
-    devices: dict[int, Device]
+    reckoning: Reckoning
     #: What could be freed besides if bytecode were normalised; None: it is, or nobody has looked.
     normalizable_bytes: int | None = None
     #: Whether files without records were compared too.
     deep: bool = False
     goal: Goal = Goal.BYTES
+
+    @property
+    def plan(self) -> Plan:
+        """What would be done."""
+        return self.reckoning.plan
+
+    @property
+    def devices(self) -> dict[int, Device]:
+        """The devices of what may be shared, by number."""
+        return self.reckoning.devices
 
     @property
     def scope(self) -> Scope:
@@ -106,58 +116,63 @@ def analyse_inventory(
     taken = {inode.key for group in wanted for inode in group.inodes}
     cache_devices = _cache_devices(scope)
     planner = Planner(scope, devices, options, cache_devices, retimed)
-    plan = Plan(whole=whole)
-    take = _Taker(inventory, plan)
-    candidates = _candidates(inventory, taken)
-    if not inventory.may_share_extents and not bytecode:
-        for some in _batches(candidates):
-            for group in planner.groups(gather(scope, some, devices, inventory.sizes)):
-                take(group)
-        return Analysis(inventory, plan, devices, normalizable, deep, options.goal)
+    if not (inventory.may_share_extents or inventory.is_unpacked or bytecode or whole):
+        reckoning = _spread(inventory, planner, devices, progress)
+        reckoning.add_to(inventory)
+        return Analysis(inventory, reckoning, normalizable, deep, options.goal)
+    candidates = _candidates(scope, proposals(inventory), taken)
+    reckoning = Reckoning(scope, whole)
+    reckoning.devices = devices
     groups = list(planner.groups(gather(scope, candidates, devices, inventory.sizes)))
     shared = taken | {share.duplicate.key for group in groups for share in group.shares}
-    # what is linked to a keeper gets the blocks that the keeper has by then
-    groups = _blocks(inventory, devices, options, shared, cache_devices) + groups
+    if inventory.may_share_extents:
+        # what is linked to a keeper gets the blocks that the keeper has by then
+        groups = _blocks(inventory, devices, options, shared, cache_devices) + groups
     if wanted is not bytecode:
         more = (share for group in bytecode for share in group.shares if share.duplicate.key not in shared)
         normalizable = sum(share.freed_bytes for share in more)
     for group in (*groups, *wanted):
-        take(group)
-    return Analysis(inventory, plan, devices, normalizable, deep, options.goal)
+        reckoning.take(group)
+    reckoning.add_to(inventory)
+    return Analysis(inventory, reckoning, normalizable, deep, options.goal)
 
 
-class _Taker:
-    """Takes up groups into a plan, and what they come to into the totals of an inventory."""
+def _spread(
+    inventory: Inventory, planner: Planner, devices: dict[int, Device], progress: Progress
+) -> Reckoning:
+    """Plan some groups at a time, by several processes where that pays, and keep none of them."""
+    scope = inventory.scope
+    reckoning = Reckoning(scope, whole=False)
+    start = 0
+    with progress.stage("Planning", len(inventory.shelf)) as advance:
+        for grouping in inventory.shelf.groupings():
 
-    def __init__(self, inventory: Inventory, plan: Plan) -> None:
-        self._inventory = inventory
-        self._plan = plan
-        self._selected = [tree.selected for tree in inventory.scope.trees]
+            def part(number: int, grouping: Grouping = grouping, start: int = start) -> Reckoning:
+                begin = number * _GROUPS
+                found = Reckoning(scope, whole=False, start=start + begin)
+                candidates = _candidates(scope, checked(grouping.groups(begin, begin + _GROUPS)))
+                for group in planner.groups(gather(scope, candidates, devices, inventory.sizes)):
+                    found.take(group)
+                found.devices = devices
+                return found
 
-    def __call__(self, group: Group) -> None:
-        inventory = self._inventory
-        self._plan.add(group)
-        add_to(group, inventory.totals, inventory.by_class)
-        for share in group.shares:
-            owner = next(name.tree for name in share.duplicate.names if self._selected[name.tree])
-            inventory.trees[owner].freeable_bytes += share.freed_bytes
-            inventory.trees[owner].freeable_inodes += share.freed_inodes
+            parts = -(-len(grouping) // _GROUPS)
+            for found in spread(parts, part):
+                reckoning.merge(found)
+                advance(len(inventory.shelf) / parts)
+            start += len(grouping)
+    return reckoning
 
 
-def _candidates(inventory: Inventory, taken: set[InodeKey]) -> Iterator[list[Inode]]:
+def _candidates(
+    scope: Scope, groups: Iterable[list[Inode]], taken: Collection[InodeKey] = ()
+) -> Iterator[list[Inode]]:
     """Yield the groups that a selected tree has a part in."""
-    selected = [tree.selected for tree in inventory.scope.trees]
-    for group in proposals(inventory):
-        if taken:
-            group = [inode for inode in group if inode.key not in taken]
+    selected = [tree.selected for tree in scope.trees]
+    for inodes in groups:
+        group = [inode for inode in inodes if inode.key not in taken] if taken else inodes
         if len(group) > 1 and any(selected[name.tree] for inode in group for name in inode.names):
             yield group
-
-
-def _batches(groups: Iterator[list[Inode]]) -> Iterator[list[list[Inode]]]:
-    """Yield some groups at a time: few enough to be held, many enough to keep directories open for."""
-    while some := list(islice(groups, _GROUPS)):
-        yield some
 
 
 def _bytecode(

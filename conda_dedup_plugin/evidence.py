@@ -11,7 +11,7 @@ from .policy import HEAD_BYTES, is_native_head
 from .sharing.extents import is_nodatacow, layout_of
 from .sharing.opening import Directories, open_inode, xattrs_of
 from .sharing.probe import probe
-from .sharing.system import pread, refused
+from .sharing.system import is_bare, pread, refused, user
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -75,7 +75,23 @@ def probe_devices(scope: Scope, candidates: Iterable[Sequence[Inode]], devices: 
             os.close(descriptor)
 
 
+def _is_plain(scope: Scope, inode: Inode, devices: dict[int, Device]) -> bool:
+    """Whether there is nothing to be found that the walk has not found: most files need not be opened."""
+    device = devices.get(inode.key.device)
+    mode = inode.mode
+    if device is None or device.reflink or not device.certain:
+        return False
+    if mode & 0o111 and inode.hazard in (Hazard.PACKAGE, Hazard.UNTRACKED):
+        return False
+    if not (mode & 0o004 or user() == 0 or (mode & 0o400 and inode.uid == user())):
+        return False  # it may be that it cannot be read
+    name = inode.names[0]
+    return is_bare(f"{scope.trees[name.tree].root}/{name.path}")
+
+
 def _look(scope: Scope, inode: Inode, devices: dict[int, Device], directories: Directories) -> bool:
+    if _is_plain(scope, inode, devices):
+        return True
     try:
         descriptor = open_inode(scope, inode, directories)
     except OSError:

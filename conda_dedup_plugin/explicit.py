@@ -22,6 +22,7 @@ _HISTORY_BYTES = 64 * 1024 * 1024
 class Record(Heading, gc=False):
     """What a record says of its package as a whole, and what that needs."""
 
+    files: list[str] | None = None
     depends: list[str] = msgspec.field(default_factory=list)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .layouts import BLOCK
 from .model import Hazard, Reason
 from .policy import HARDLINK_REFUSED, in_bundle, loader_sensitive, takes_any_mtime
 from .reflinks import clone_refused, reflink_refused
@@ -77,6 +78,7 @@ class HardlinkRules:
         #: The modification time that sources will have when this is shared.
         self._retimed = retimed or {}
         self._options = options
+        self._standings: dict[object, tuple[int, bool, bool]] = {}
         self._refused_classes = dict(HARDLINK_REFUSED)
         if options.hardlink_untracked:
             del self._refused_classes[Hazard.UNTRACKED]
@@ -91,16 +93,40 @@ class HardlinkRules:
         A conda cache's inode, another cache's, one that cannot be replaced anyway, or not even get other
         extents, the one with the most names, the oldest; the key makes the order a total one.
         """
-        trees = self._scope.trees_of(inode)
+        return (*self._standing(inode), -inode.nlink, inode.mtime_ns, inode.key)
+
+    def _standing(self, inode: Inode) -> tuple[int, bool, bool]:
+        """Return what counts before the names and the age of a keeper."""
+        device = self._devices[inode.key.device]
+        plain = not (device.overlay or device.reflink or self._options.leave_bundles)
+        kind: object = None
+        if plain:  # nothing else counts, and most files are of few kinds
+            outside = inode.nlink > len(inode.names)
+            trees = tuple([name.tree for name in inode.names])
+            kind = (
+                outside,
+                trees,
+                inode.mode,
+                inode.uid,
+                inode.hazard,
+                inode.capabilities,
+                inode.size < BLOCK,
+            )
+            known = self._standings.get(kind)
+            if known is not None:
+                return known
+        found = self._scope.trees_of(inode)
         cache = (
-            0 if any(tree.is_conda_cache for tree in trees) else 1 if any(t.is_cache for t in trees) else 2
+            0 if any(tree.is_conda_cache for tree in found) else 1 if any(t.is_cache for t in found) else 2
         )
         movable = self.immovable(inode) is None
         changeable = (
             reflink_refused(inode, self._scope, self._options) is None
-            and clone_refused(inode, self._scope, self._devices[inode.key.device]) is None
+            and clone_refused(inode, self._scope, device) is None
         )
-        return (cache, movable, changeable, -inode.nlink, inode.mtime_ns, inode.key)
+        if plain:
+            self._standings[kind] = (cache, movable, changeable)
+        return cache, movable, changeable
 
     def immovable(self, inode: Inode) -> Reason | None:
         """Why no name of ``inode`` may be given to any keeper, if so."""

@@ -10,15 +10,16 @@ from .layouts import CompressedSizes
 from .model import Hazard, Totals, TreeTotals
 from .physical import Layouts
 from .progress import Progress
-from .records import read_claims
+from .records import Memo, read_claims
 from .shelf import Shelf
 from .tally import Tally
+from .workers import spread
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Iterable, Mapping
 
     from .listing import Listing
-    from .model import Claim, Dist, Inode, InodeKey, Scope, Tree
+    from .model import Claim, Dist, Inode, InodeKey, Scope
 
 
 @dataclass(slots=True)
@@ -57,6 +58,12 @@ class Inventory:
     def inodes(self, inodes: dict[InodeKey, Inode]) -> None:
         self._inodes = inodes
 
+    def inodes_of(self, trees: Container[int]) -> Iterable[Inode]:
+        """Return those that have a name in one of these trees."""
+        if self._inodes is None:
+            return self.shelf.inodes(trees).values()
+        return [inode for inode in self._inodes.values() if any(name.tree in trees for name in inode.names)]
+
     @property
     def is_unpacked(self) -> bool:
         """Whether somebody has asked for the inodes, and may have noted something with them."""
@@ -72,22 +79,24 @@ def scan(scope: Scope, min_size: int, progress: Progress | None = None) -> Inven
     inventory = Inventory(scope)
     roots = {tree.root for tree in scope.trees}
     counter = Counter(min_size, Layouts())
+    memo = Memo()
     with (
         Tally(inventory) as tally,
         (progress or Progress()).stage("Looking at every file", len(scope.trees)) as advance,
     ):
-        for index, tree in enumerate(scope.trees):
-            tally.add(_listing(counter, index, tree, roots))
+
+        def listing_of(index: int) -> Listing:
+            tree = scope.trees[index]
+            records = read_claims(tree, memo)
+            listing = counter.walked(index, tree, roots, records.claims)
+            listing.warnings = records.warnings + listing.warnings
+            listing.clobbered = records.clobbered
+            return listing
+
+        for listing in spread(len(scope.trees), listing_of):
+            tally.add(listing)
             advance(1)
     return inventory
-
-
-def _listing(counter: Counter, index: int, tree: Tree, roots: set[str]) -> Listing:
-    records = read_claims(tree)
-    listing = counter.walked(index, tree, roots, records.claims)
-    listing.warnings = records.warnings + listing.warnings
-    listing.clobbered = records.clobbered
-    return listing
 
 
 def scan_listed(scope: Scope, listed: Mapping[int, Mapping[str, Claim]], min_size: int) -> Inventory:

@@ -170,10 +170,10 @@ def pack_claim(claim: Claim, path: str, dist: int) -> bytes:
     return _CLAIM.pack(dist, flags, size) + said
 
 
-def pack_row(stat: bytes, hazard: Hazard, path: str, claim: bytes) -> bytes:
-    """Pack a row."""
+def pack_name(hazard: Hazard, path: str, claim: bytes) -> bytes:
+    """Pack what a row says besides its inode; ``claim`` is empty if no record speaks of the file."""
     name = _encoded(path)
-    return stat + _HEAD.pack(hazard, len(name), len(claim)) + name + claim
+    return _HEAD.pack(hazard, len(name), len(claim)) + name + claim
 
 
 def _encoded(path: str) -> bytes:

@@ -109,17 +109,18 @@ class Group:
 class Plan:
     """Every group with a duplicate, or no more than what they come to.
 
-    ``whole``: the groups are kept, to be executed; else only the largest are, for a report.
+    ``whole``: the groups are kept, to be executed; else only the largest are, for a report. ``start``: so
+    many groups come before the first one.
     """
 
-    def __init__(self, groups: Iterable[Group] = (), whole: bool = True) -> None:
+    def __init__(self, groups: Iterable[Group] = (), whole: bool = True, start: int = 0) -> None:
         self.groups: list[Group] = []
         self.whole = whole
         self.freeable_bytes = 0
         self._held: dict[Reason, tuple[int, int]] = {}
         self._causes = {cause: Totals() for cause in Cause}
         self._largest: list[tuple[int, int, Group]] = []
-        self._added = 0
+        self._added = start
         for group in groups:
             self.add(group)
 
@@ -139,11 +140,25 @@ class Plan:
             self._held[held.reason] = (known + held.bytes, count + len(held.inodes))
         self._added += 1
         # of equal size the first is kept
-        entry = (size, -self._added, group)
+        self._note((size, -self._added, group))
+
+    def _note(self, entry: tuple[int, int, Group]) -> None:
         if len(self._largest) < LARGEST:
             heapq.heappush(self._largest, entry)
         elif entry > self._largest[0]:
             heapq.heapreplace(self._largest, entry)
+
+    def merge(self, other: Plan) -> None:
+        """Take up all the groups of another plan."""
+        self.groups += other.groups
+        self.freeable_bytes += other.freeable_bytes
+        for reason, (size, count) in other._held.items():
+            known, counted = self._held.get(reason, (0, 0))
+            self._held[reason] = (known + size, counted + count)
+        for cause, totals in other._causes.items():
+            self._causes[cause].add(totals)
+        for entry in other._largest:
+            self._note(entry)
 
     @property
     def shares(self) -> list[Share]:

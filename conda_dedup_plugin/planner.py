@@ -9,6 +9,7 @@ from .hardlinks import HardlinkRules
 from .model import Goal, Inode, Method, Reason
 from .plan import Group, Held, Plan, PlanOptions, Share
 from .reflinks import Holders, clone_refused, held_bytes, place_of, reflink_refused, shared_outside, units_of
+from .shapes import Shapes
 from .ways import way_on
 
 if TYPE_CHECKING:
@@ -51,14 +52,24 @@ class Planner:
         self._devices = devices
         self._options = options
         self._rules = HardlinkRules(scope, devices, options, retimed)
+        self._retimed = bool(retimed)
         self._ways: dict[int, Way] = {}
+        self._shapes = Shapes(scope, self._group)
 
     def groups(self, candidates: Iterable[Sequence[Inode]]) -> Iterator[Group]:
         """Yield what is planned for each group of candidates that holds anything twice."""
         for inodes in candidates:
-            group = self._group(inodes)
+            ranked = sorted(inodes, key=self._rules.keeper_rank)
+            group = self._shapes.group(ranked) if self._is_plain(ranked) else self._group(ranked)
             if group.shares or group.held:
                 yield group
+
+    def _is_plain(self, inodes: Sequence[Inode]) -> bool:
+        """Whether nothing counts for a group but what its shape tells."""
+        if self._options.leave_bundles or self._retimed:
+            return False
+        devices = {inode.key.device for inode in inodes}
+        return not any(self._devices[number].reflink or self._devices[number].overlay for number in devices)
 
     def _way(self, inode: Inode) -> Way:
         number = inode.key.device
@@ -67,8 +78,7 @@ class Planner:
             way = self._ways[number] = way_on(self._devices[number], self._options)
         return way
 
-    def _group(self, inodes: Sequence[Inode]) -> Group:
-        ranked = sorted(inodes, key=self._rules.keeper_rank)
+    def _group(self, ranked: Sequence[Inode]) -> Group:
         together: dict[object, list[Inode]] = {}
         for inode in ranked:
             together.setdefault(self._reach(inode), []).append(inode)

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from .inventory import Inventory
     from .model import Inode, InodeKey
-    from .plan import Plan
 
 #: What tells one build of a package: rattler's caches do not say from which archive.
 _Build = tuple[str, ...]
@@ -35,16 +34,21 @@ class RedundantCache:
     bytes_after: int
 
 
-def redundant_caches(inventory: Inventory, plan: Plan) -> list[RedundantCache]:
-    """Return for every two caches with packages in common the one that frees more when it is dropped."""
+def redundant_caches(inventory: Inventory, twins: Mapping[InodeKey, set[int]]) -> list[RedundantCache]:
+    """Return for every two caches with packages in common the one that frees more when it is dropped.
+
+    ``twins``: for each inode the caches that hold its bytes in another inode on the same device.
+    """
     scope = inventory.scope
+    trees = {index for index, tree in enumerate(scope.trees) if tree.is_cache}
+    if len(trees) < 2:
+        return []
     builds: dict[int, set[_Build]] = defaultdict(set)
     own: dict[tuple[int, _Build], list[Inode]] = defaultdict(list)
-    for inode in inventory.inodes.values():
+    for inode in inventory.inodes_of(trees):
         for tree, build in _builds(inventory, inode):
             builds[tree].add(build)
             own[tree, build].append(inode)
-    twins = _twins(inventory, plan)
     found = []
     caches = sorted(builds)
     for number, one in enumerate(caches):
@@ -72,22 +76,6 @@ def _builds(inventory: Inventory, inode: Inode) -> set[tuple[int, _Build]]:
         for name in inode.names
         if name.claim is not None and trees[name.tree].is_cache
     }
-
-
-def _twins(inventory: Inventory, plan: Plan) -> Mapping[InodeKey, set[int]]:
-    """Return for each inode the caches that hold its bytes in another inode on the same device."""
-    trees = inventory.scope.trees
-    twins: dict[InodeKey, set[int]] = defaultdict(set)
-    for group in plan.groups:
-        caches = {
-            inode.key: {name.tree for name in inode.names if trees[name.tree].is_cache}
-            for inode in group.inodes
-        }
-        for inode in group.inodes:
-            for key, found in caches.items():
-                if key != inode.key and key.device == inode.key.device:
-                    twins[inode.key] |= found
-    return twins
 
 
 def _gain(

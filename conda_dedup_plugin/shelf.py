@@ -5,16 +5,15 @@ Whoever asks gets one group of inodes after the other, made of rows as they are 
 
 from __future__ import annotations
 
-import os
 import tempfile
 from array import array
-from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from .listing import Unpacker
+from .sharing.system import pread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Container, Iterable, Iterator
     from typing import IO
 
     from .listing import Listing
@@ -25,6 +24,9 @@ _MOST_BYTES = 192 << 20
 #: So many rows are sorted into groups at once.
 _MOST_ROWS = 1 << 20
 _WORD = 8
+#: The place of a row: the number of its listing, and that of the row.
+_ROW_BITS = 32
+_ROWS = (1 << _ROW_BITS) - 1
 
 
 class _Part(NamedTuple):
@@ -98,10 +100,7 @@ class Shelf:
 
     def _read(self, place: int, size: int) -> bytes:
         assert self._file is not None
-        if hasattr(os, "pread"):
-            return os.pread(self._file.fileno(), size, place)
-        self._file.seek(place)
-        return self._file.read(size)
+        return pread(self._file.fileno(), size, place)
 
     def _row(self, part: _Part, number: int) -> bytes:
         ends = part.ends
@@ -117,12 +116,21 @@ class Shelf:
 
     # -- inodes -------------------------------------------------------------------------------------
 
-    def inodes(self) -> dict[InodeKey, Inode]:
-        """Return every inode with all its names, as objects: for those who cannot do with less."""
+    def inodes(self, trees: Container[int] | None = None) -> dict[InodeKey, Inode]:
+        """Return every inode with all its names, as objects: for those who cannot do with less.
+
+        Of some ``trees`` alone: those that have a name there.
+        """
         found: dict[InodeKey, Inode] = {}
+        wanted: set[int] | None = None
+        if trees is not None:
+            inside = (part for part in self._parts if part.tree in trees)
+            wanted = {ident for part in inside for ident in self._column(part.idents, part.length)}
         for part in self._parts:
+            idents = self._column(part.idents, part.length)
             for number in range(part.length):
-                self._name(found, part, number)
+                if wanted is None or idents[number] in wanted:
+                    self._name(found, part, number)
         return found
 
     def _name(self, found: dict[InodeKey, Inode], part: _Part, number: int) -> None:
@@ -135,17 +143,13 @@ class Shelf:
         inode.names.append(name)
         inode.hazard = max(inode.hazard, hazard)
 
-    def groups(self) -> Iterator[tuple[int, list[Inode]]]:
-        """Yield keys, and the inodes that have a name with that key, two at least, one group at a time.
+    def groupings(self) -> Iterator[Grouping]:
+        """Yield groups of inodes, as many at a time as can be sorted at once."""
+        turns = -(-len(self) // self._most_rows)
+        for turn in range(turns):
+            yield self._grouping(turn, turns)
 
-        Groups come in the order of their first names, as many as are sorted at once. An inode that several
-        contents are said of is in several groups.
-        """
-        passes = -(-len(self) // self._most_rows)
-        for number in range(passes):
-            yield from self._groups(number, passes)
-
-    def _groups(self, turn: int, turns: int) -> Iterator[tuple[int, list[Inode]]]:
+    def _grouping(self, turn: int, turns: int) -> Grouping:
         first: dict[int, int] = {}
         several: set[int] = set()
         for part in self._parts:
@@ -155,10 +159,8 @@ class Shelf:
                 if key and (turns == 1 or key % turns == turn) and first.setdefault(key, ident) != ident:
                     several.add(key)
         del first
-        if not several:
-            return
         # every name of those inodes, whatever is said of it
-        wanted: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        names: dict[int, list[int]] = {}
         members: dict[int, dict[int, None]] = {}
         for part in self._parts:
             keys = self._column(part.keys, part.length)
@@ -166,15 +168,39 @@ class Shelf:
             for key, ident in zip(keys, idents, strict=True):
                 if key in several:
                     members.setdefault(key, {})[ident] = None
-                    wanted[ident] = []
+                    names[ident] = []
         for index, part in enumerate(self._parts):
-            idents = self._column(part.idents, part.length)
-            for number, ident in enumerate(idents):
-                if ident in wanted:
-                    wanted[ident].append((index, number))
-        for key, idents_of in members.items():
-            found: dict[InodeKey, Inode] = {}
-            for ident in idents_of:
-                for index, number in wanted[ident]:
-                    self._name(found, self._parts[index], number)
-            yield key, list(found.values())
+            start = index << _ROW_BITS
+            for number, ident in enumerate(self._column(part.idents, part.length)):
+                if ident in names:
+                    names[ident].append(start + number)
+        return Grouping(self, members, names)
+
+    def unpack(self, places: Iterable[int]) -> list[Inode]:
+        """Return the inodes of which the rows at these places are names."""
+        found: dict[InodeKey, Inode] = {}
+        for place in places:
+            self._name(found, self._parts[place >> _ROW_BITS], place & _ROWS)
+        return list(found.values())
+
+
+class Grouping:
+    """Groups of inodes of which names say that they may hold the same bytes, two at least.
+
+    They are in the order of their first names. An inode that several contents are said of is in several.
+    """
+
+    def __init__(
+        self, shelf: Shelf, members: dict[int, dict[int, None]], names: dict[int, list[int]]
+    ) -> None:
+        self._shelf = shelf
+        self._members = [(key, *idents) for key, idents in members.items()]
+        self._names = names
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def groups(self, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, list[Inode]]]:
+        """Yield keys, each with the inodes that have a name with that key, made as they are asked for."""
+        for key, *idents in self._members[start:stop]:
+            yield key, self._shelf.unpack(place for ident in idents for place in self._names[ident])

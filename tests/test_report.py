@@ -137,6 +137,7 @@ def check_schema(document: dict[str, Any]) -> None:
         "by_class",
         "by_cause",
         "deep",
+        "goal",
         "normalizable_bytes",
         "clobbered",
         "redundant_caches",

@@ -86,10 +86,11 @@ def _show(home: Path, prog: str, say: Callable[[str], None] | None) -> dict[str,
 
     def report() -> dict[str, Any]:
         analysis = look("report --deep")
+        document = json.report_document(analysis)
         if say:
-            text.print_report(analysis, text.console())
-            text.print_notes(analysis.warnings, text.console(stderr=True))
-        return json.report_document(analysis)
+            text.print_report(document, text.console())
+            text.print_notes(document["warnings"], text.console(stderr=True))
+        return document
 
     before = report()
     analysis = look("apply --yes")

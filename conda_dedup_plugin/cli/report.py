@@ -57,9 +57,9 @@ def execute(options: argparse.Namespace) -> int:
     audits: list[Audit] = []
     analysis, notes = analysis_of(options, _auditor(options, audits) if options.audit else None)
     remember(options, analysis)
+    document = json.report_document(analysis)
+    document["warnings"] = [*notes, *document["warnings"]]
     if options.json:
-        document = json.report_document(analysis)
-        document["warnings"] = [*notes, *document["warnings"]]
         if audits:
             from ..report.audit import audit_document
 
@@ -67,12 +67,12 @@ def execute(options: argparse.Namespace) -> int:
         sys.stdout.write(json.dump(document) + "\n")
         return 0
     out = text.console()
-    text.print_report(analysis, out)
+    text.print_report(document, out)
     if audits:
         from ..report.audit import print_audit
 
         print_audit(audits[0], out)
-    text.print_notes([*notes, *analysis.warnings], text.console(stderr=True))
+    text.print_notes(document["warnings"], text.console(stderr=True))
     return 0
 
 

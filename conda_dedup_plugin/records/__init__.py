@@ -8,24 +8,25 @@ from ..model import Manager
 from .conda_meta import read_environment
 from .package_cache import read_cache
 from .pip_record import read_wheels
-from .reading import RecordError, Records
+from .reading import Memo, RecordError, Records
 from .uv_cache import read_uv_cache
 
 if TYPE_CHECKING:
     from ..model import Claim, Dist, Tree
 
-__all__ = ["RecordError", "Records", "read_claims"]
+__all__ = ["Memo", "RecordError", "Records", "read_claims"]
 
 
-def read_claims(tree: Tree) -> Records:
+def read_claims(tree: Tree, memo: Memo | None = None) -> Records:
     """Read every record of a tree. A damaged one costs a warning that names it, never the run.
 
-    What pip says of a path counts for more than what conda says: pip was there later.
+    What pip says of a path counts for more than what conda says: pip was there later. With a ``memo`` what
+    several environments have alike is read once.
     """
     if tree.is_cache:
         return read_uv_cache(tree.root) if tree.manager is Manager.UV else read_cache(tree.root)
-    records = read_environment(tree.root)
-    wheels = read_wheels(tree.root, records.claims)
+    records = read_environment(tree.root, memo)
+    wheels = read_wheels(tree.root, records.claims, memo)
     records.clobbered = _clobbered(records.claims, wheels.claims)
     records.claims.update(wheels.claims)
     records.warnings += wheels.warnings

@@ -18,7 +18,7 @@ import msgspec
 
 from ..model import Claim, Dist
 from .heads import Heading
-from .reading import RecordError, Records, below_root, decode, sha256_of
+from .reading import Memo, RecordError, Records, below_root, decode, decode_part, sha256_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,12 +39,18 @@ class _PathsData(msgspec.Struct, gc=False):
     paths: list[_Path] = []
 
 
+_NULL = msgspec.Raw(b"null")
+
+
 class _Record(Heading, gc=False):
     noarch: Any = None
-    paths_data: _PathsData | None = None
+    files: msgspec.Raw = _NULL
+    paths_data: msgspec.Raw = _NULL
 
 
 _DECODER = msgspec.json.Decoder(_Record)
+_FILES = msgspec.json.Decoder(list[str] | None)
+_PATHS_DATA = msgspec.json.Decoder(_PathsData | None)
 #: What has no content of its own.
 _NO_CONTENT = ("softlink", "directory")
 #: What is made in the environment: it has no original in a package.
@@ -62,7 +68,7 @@ _INSTALLED_SITE_PACKAGES = re.compile(r"(?:lib/[^/]+|Lib)/site-packages/")
 _INSTALLED_SCRIPTS = re.compile(r"(?:bin|Scripts)/(?!\.)")
 
 
-def read_environment(root: str) -> Records:
+def read_environment(root: str, memo: Memo | None = None) -> Records:
     """Return what every record of the environment at ``root`` says, by installed path.
 
     Where two packages have the same path nobody wrote down whose file is there now: such a claim has
@@ -72,16 +78,16 @@ def read_environment(root: str) -> Records:
     merged = records.claims
     for path in _record_files(root).values():
         try:
-            _, claims = _read(path, records.warnings)
+            _, claims = _read(path, records.warnings, memo)
         except RecordError as exc:
             records.warnings.append(str(exc))
             continue
         except MemoryError:
             records.warnings.append(f"{path!r} is too big to be read.")
             continue
-        for both in merged.keys() & claims.keys():
-            claims[both] = _of_two(merged[both], claims[both])
+        agreed = {both: _of_two(merged[both], claims[both]) for both in merged.keys() & claims.keys()}
         merged.update(claims)
+        merged.update(agreed)
     return records
 
 
@@ -120,14 +126,31 @@ def read_record(path: Path) -> tuple[Dist, dict[str, Claim]]:
     return _read(os.fspath(path), [])
 
 
-def _read(path: str, warnings: list[str]) -> tuple[Dist, dict[str, Claim]]:
+def _read(path: str, warnings: list[str], memo: Memo | None = None) -> tuple[Dist, dict[str, Claim]]:
+    """Read a record; with a memo the claims may be those of another environment, and not to be changed."""
     record = decode(path, _DECODER)
     dist = record.dist
+    python = _is_python(record.noarch)
+    said = (dist, python, bytes(record.paths_data), bytes(record.files))
+    known = None if memo is None else memo.records.get((hash(said), len(said[2])))
+    if known is None:
+        paths_data = decode_part(path, said[2], _PATHS_DATA)
+        files = decode_part(path, said[3], _FILES) or []
+        known = below_root(_claims(dist, python, files, paths_data.paths if paths_data else []))
+        if memo is not None:
+            memo.records[hash(said), len(said[2])] = known
+            memo.count(len(known[0]))
+    claims, dropped = known
+    if dropped:
+        warnings.append(f"{path!r} names {dropped} paths outside its environment, which are left out.")
+    return dist, claims
+
+
+def _claims(dist: Dist, python: bool, files: list[str], paths: list[_Path]) -> dict[str, Claim]:
+    """Return what a record says, by installed path; ``python``: of a noarch Python package."""
     claims: dict[str, Claim] = {}
     no_content = set()
-    files = record.files or []
-    paths = record.paths_data.paths if record.paths_data else []
-    places = _Places(files, paths) if paths and _is_python(record.noarch) else None
+    places = _Places(files, paths) if paths and python else None
     for said in paths:
         where = source = said.path
         kind = said.path_type
@@ -155,10 +178,7 @@ def _read(path: str, warnings: list[str]) -> tuple[Dist, dict[str, Claim]]:
         if where not in claims and where not in no_content:
             # older records know no more than this: any of these may be patched, but for bytecode
             claims[where] = Claim(dist, where, prefixed=not where.endswith(".pyc"))
-    claims, dropped = below_root(claims)
-    if dropped:
-        warnings.append(f"{path!r} names {dropped} paths outside its environment, which are left out.")
-    return dist, claims
+    return claims
 
 
 class _Places:

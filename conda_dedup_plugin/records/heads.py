@@ -48,7 +48,6 @@ class Heading(msgspec.Struct, gc=False):
     md5: str | None = None
     channel: Any = None
     url: str | None = None
-    files: list[str] | None = None
 
     @property
     def dist(self) -> Dist:
@@ -64,6 +63,7 @@ class Heading(msgspec.Struct, gc=False):
 
 
 class _Record(Heading, gc=False):
+    files: list[str] | None = None
     paths_data: _Files | None = None
 
 

@@ -15,18 +15,20 @@ from packaging.tags import parse_tag
 from packaging.utils import canonicalize_name
 
 from ..model import Claim, Dist
-from .reading import RecordError, Records, below_root, read_file
+from .reading import Memo, RecordError, Records, below_root, read_file
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 _SUFFIX = ".dist-info"
+#: A RECORD with any of these is no mere list of lines with commas.
+_ODD = ('"', "\r", "\0")
 _PYTHONS = ("python", "pypy")
 #: No wheel has more tags; a file that says so may mean billions.
 _MOST_TAGS = 1000
 
 
-def read_wheels(root: str, owned: Mapping[str, Claim]) -> Records:
+def read_wheels(root: str, owned: Mapping[str, Claim], memo: Memo | None = None) -> Records:
     """Return what pip says of the environment at ``root``, by path in it.
 
     ``owned`` are conda's claims: a wheel whose RECORD is among them, or whose INSTALLER is conda, is
@@ -37,14 +39,14 @@ def read_wheels(root: str, owned: Mapping[str, Claim]) -> Records:
         path = f"{directory}/RECORD"
         if _below(path, root) in owned or not os.path.lexists(path) or _is_condas(directory):
             continue
-        records.claims.update(read_wheel(path, root, records.warnings))
+        records.claims.update(read_wheel(path, root, records.warnings, memo))
     return records
 
 
-def read_wheel(path: str, root: str, warnings: list[str]) -> dict[str, Claim]:
+def read_wheel(path: str, root: str, warnings: list[str], memo: Memo | None = None) -> dict[str, Claim]:
     """Return the claims of one RECORD by path below ``root``; none, and a warning, if it is damaged."""
     try:
-        return _read(path, root, warnings)[1]
+        return _read(path, root, warnings, memo)[1]
     except RecordError as exc:
         warnings.append(str(exc))
     except MemoryError:
@@ -192,7 +194,9 @@ def _below(path: str, prefix: str) -> str:
     return path[len(prefix.rstrip(os.sep)) + 1 :].replace(os.sep, "/")
 
 
-def _read(path: str, prefix: str, warnings: list[str]) -> tuple[Dist, dict[str, Claim]]:
+def _read(
+    path: str, prefix: str, warnings: list[str], memo: Memo | None = None
+) -> tuple[Dist, dict[str, Claim]]:
     directory = os.path.dirname(path)
     name, version = _name_version(directory)
     dist = Dist(name, version, _tags(directory, warnings), "pypi", "")
@@ -200,26 +204,38 @@ def _read(path: str, prefix: str, warnings: list[str]) -> tuple[Dist, dict[str, 
     text = read_file(path).decode("utf-8", "surrogateescape")
     claims: dict[str, Claim] = {}
     absolute = 0
-    try:
-        for row in csv.reader(io.StringIO(text, newline="")):
-            where = row[0] if row else ""
-            if not where:
-                continue
-            if where[0] == "/" or "\0" in where:
-                absolute += 1
-                continue
-            where = base + where
-            if "/../" in where:
-                where = posixpath.normpath(where)
-            digest = None
-            size = -1
-            if len(row) > 1 and row[1].startswith("sha256="):
-                digest = _digest(row[1][7:])
-            if len(row) > 2 and len(row[2]) < 19 and row[2].isascii() and row[2].isdecimal():
-                size = int(row[2])
-            claims[where] = Claim(dist, where, digest, size, False, False, True)
-    except csv.Error as exc:
-        raise RecordError(f"{path!r} is damaged: {exc}.") from exc
+    if any(odd in text for odd in _ODD):
+        try:
+            rows: Iterable[list[str]] = list(csv.reader(io.StringIO(text, newline="")))
+        except csv.Error as exc:
+            raise RecordError(f"{path!r} is damaged: {exc}.") from exc
+    else:
+        # what another environment has the same line for is known; as a rule that is all but the scripts
+        lines = text.split("\n")
+        known = {} if memo is None else memo.wheels.setdefault((dist, base), {})
+        claims = {claim.path: claim for claim in map(known.get, lines) if claim is not None}
+        rows = (line.split(",") for line in lines if line not in known)
+        if memo is not None:
+            memo.count(len(lines) - len(claims))
+    for row in rows:
+        where = row[0] if row else ""
+        if not where:
+            continue
+        if where[0] == "/" or "\0" in where:
+            absolute += 1
+            continue
+        where = base + where
+        if "/../" in where:
+            where = posixpath.normpath(where)
+        digest = None
+        size = -1
+        if len(row) > 1 and row[1].startswith("sha256="):
+            digest = _digest(row[1][7:])
+        if len(row) > 2 and len(row[2]) < 19 and row[2].isascii() and row[2].isdecimal():
+            size = int(row[2])
+        claims[where] = Claim(dist, where, digest, size, False, False, True)
+        if memo is not None:
+            memo.wheels.setdefault((dist, base), {})[",".join(row)] = claims[where]
     claims, dropped = below_root(claims)
     dropped += absolute
     if dropped:

@@ -36,6 +36,31 @@ class Records:
     clobbered: dict[str, tuple[Dist, Dist]] = field(default_factory=dict)
 
 
+class Memo:
+    """What records say that several environments have alike: claims are shared then, and made once.
+
+    It is for one run, and forgets all when it has become big.
+    """
+
+    #: So many claims are kept.
+    MOST = 300_000
+
+    def __init__(self) -> None:
+        #: by what the record of a package says: its claims, and how many were dropped
+        self.records: dict[object, tuple[dict[str, Claim], int]] = {}
+        #: for each wheel what the lines of its RECORD say
+        self.wheels: dict[object, dict[str, Claim]] = {}
+        self._claims = 0
+
+    def count(self, claims: int) -> None:
+        """Note that so many more are kept."""
+        self._claims += claims
+        if self._claims > self.MOST:
+            self.records.clear()
+            self.wheels.clear()
+            self._claims = 0
+
+
 def read_file(path: str) -> bytes:
     """Return the content of a regular file of at most :data:`MOST_BYTES`.
 
@@ -49,7 +74,11 @@ def read_file(path: str) -> bytes:
 
 def decode(path: str, decoder: msgspec.json.Decoder[T]) -> T:
     """Read a JSON file into what ``decoder`` wants. RecordError: it cannot be."""
-    content = read_file(path)
+    return decode_part(path, read_file(path), decoder)
+
+
+def decode_part(path: str, content: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """Do the same with what was read of the file, or a part of it."""
     try:
         return decoder.decode(content)
     except (msgspec.MsgspecError, ValueError, RecursionError) as exc:

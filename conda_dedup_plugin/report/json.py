@@ -61,6 +61,7 @@ def report_document(analysis: Analysis) -> dict[str, Any]:
             for cause, totals in analysis.plan.by_cause().items()
         },
         "deep": analysis.deep,
+        "goal": analysis.goal.value,
         "normalizable_bytes": analysis.normalizable_bytes,
         "held": [
             {"reason": reason.value, "bytes": size, "inodes": inodes}
@@ -71,7 +72,9 @@ def report_document(analysis: Analysis) -> dict[str, Any]:
             for tree, paths in inventory.clobbered.items()
             for path, (conda, pip) in paths.items()
         ],
-        "redundant_caches": [asdict(cache) for cache in redundant_caches(inventory, analysis.plan)],
+        "redundant_caches": [
+            asdict(cache) for cache in redundant_caches(inventory, analysis.reckoning.twins)
+        ],
         "largest": [_group(scope, group) for group in analysis.plan.largest()],
         "warnings": analysis.warnings,
     }

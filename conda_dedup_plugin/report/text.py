@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.filesize import decimal
@@ -10,12 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from ..model import Cause, Goal
-from ..redundant import redundant_caches
 
 if TYPE_CHECKING:
     from ..apply import Applied
     from ..engine import Analysis
-    from ..model import Totals, TreeTotals
+
+#: What ``report --json`` prints.
+Document = dict[str, Any]
 
 _LARGEST = 5
 #: What people call the causes.
@@ -53,89 +55,82 @@ def files(count: int) -> str:
     return f"{count:,} file" if count == 1 else f"{count:,} files"
 
 
-def print_report(analysis: Analysis, out: Console) -> None:
-    """Print what is held, what is held twice, what could be freed and what is held back."""
-    totals = analysis.inventory.totals
-    out.print(_tree_table(analysis))
+def print_report(report: Document, out: Console) -> None:
+    """Print what a report's document says is held, held twice, could be freed and is held back."""
+    totals = report["totals"]
+    out.print(_tree_table(report))
     out.print()
-    out.print(_sentence("On disk", totals.disk_bytes, f"in {files(totals.files)}"))
-    if totals.estimated_bytes:
-        out.print(_sentence("  compressed", totals.estimated_bytes, "of it, about: no file system tells"))
-    out.print(_sentence("Held twice", totals.duplicate_bytes, ""))
-    out.print(_sentence("  freeable", totals.freeable_bytes, "by: conda-dedup apply"))
-    if totals.uncertain_bytes:
-        out.print(_sentence("", totals.uncertain_bytes, "of it if nobody else holds the same extents"))
-    out.print(_sentence("  held back", totals.held_bytes, ""))
-    for reason, (size, inodes) in analysis.plan.held_by_reason().items():
-        out.print(_sentence("", size, f"in {files(inodes)}: {reason.value}"))
-    causes = {cause: found for cause, found in analysis.plan.by_cause().items() if found.duplicate_bytes}
+    out.print(_sentence("On disk", totals["disk_bytes"], f"in {files(totals['files'])}"))
+    if totals["estimated_bytes"]:
+        out.print(_sentence("  compressed", totals["estimated_bytes"], "of it, about: no file system tells"))
+    out.print(_sentence("Held twice", totals["duplicate_bytes"], ""))
+    out.print(_sentence("  freeable", totals["freeable_bytes"], "by: conda-dedup apply"))
+    if totals["uncertain_bytes"]:
+        out.print(_sentence("", totals["uncertain_bytes"], "of it if nobody else holds the same extents"))
+    out.print(_sentence("  held back", totals["held_bytes"], ""))
+    for held in report["held"]:
+        out.print(_sentence("", held["bytes"], f"in {files(held['inodes'])}: {held['reason']}"))
+    causes = {cause: found for cause, found in report["by_cause"].items() if found["duplicate_bytes"]}
     if causes:
         out.print(Text("By cause"))
     for cause, found in causes.items():
-        out.print(_sentence(f"  {CAUSES[cause]}", found.duplicate_bytes, _of_cause(found)))
-    if totals.freeable_inodes:
-        out.print(Text(f"{'Inodes':14}{totals.freeable_inodes:>9,}  freeable of {totals.inodes:,}"))
-    if analysis.normalizable_bytes:
+        out.print(_sentence(f"  {CAUSES[Cause(cause)]}", found["duplicate_bytes"], _of_cause(found)))
+    if totals["freeable_inodes"]:
+        inodes = f"{totals['freeable_inodes']:>9,}  freeable of {totals['inodes']:,}"
+        out.print(Text(f"{'Inodes':14}{inodes}"))
+    if report["normalizable_bytes"]:
         more = "more in bytecode of pip's with: --normalize-bytecode"
-        out.print(_sentence("Bytecode", analysis.normalizable_bytes, more))
-    if totals.unrecorded_bytes:
-        compared = "compared" if analysis.deep else "not compared without: --deep"
-        out.print(_sentence("Unrecorded", totals.unrecorded_bytes, f"in files no record covers, {compared}"))
-    _print_advice(analysis, out)
-    largest = analysis.plan.largest()[:_LARGEST]
+        out.print(_sentence("Bytecode", report["normalizable_bytes"], more))
+    if totals["unrecorded_bytes"]:
+        compared = "compared" if report["deep"] else "not compared without: --deep"
+        out.print(
+            _sentence("Unrecorded", totals["unrecorded_bytes"], f"in files no record covers, {compared}")
+        )
+    _print_advice(report, out)
+    largest = report["largest"][:_LARGEST]
     if largest:
         out.print()
         out.print(Text("Largest duplicates", style="bold"))
     for group in largest:
-        copies = [share.duplicate for share in group.shares]
-        copies += [inode for held in group.held for inode in held.inodes]
-        out.print(_sentence("", group.duplicate_bytes, f"{len(copies) + 1} copies of"))
-        out.print(Text(f"{'':14}{printable(analysis.scope.paths_of(group.keeper)[0])}"))
+        out.print(_sentence("", group["bytes"], f"{len(group['extents'])} copies of"))
+        out.print(Text(f"{'':14}{printable(group['keeper'])}"))
 
 
-def _print_advice(analysis: Analysis, out: Console) -> None:
+def _print_advice(report: Document, out: Console) -> None:
     """Print which caches could be dropped, and where pip took conda's files."""
-    for cache in redundant_caches(analysis.inventory, analysis.plan):
-        then = " and then: conda-dedup apply" if cache.bytes_after else ""
-        gain = cache.bytes_freed + cache.bytes_after
-        out.print(_sentence("Cache", gain, f"by removing {printable(cache.cache)}{then}"))
-        many = f"{cache.shared:,} of its {cache.packages:,} packages"
-        out.print(Text(f"{'':25}{many} are in {printable(cache.other)} too"))
-    for tree, paths in analysis.inventory.clobbered.items():
-        pairs = {(str(conda), str(pip)) for conda, pip in paths.values()}
-        for conda, pip in sorted(pairs):
-            count = sum((str(one), str(other)) == (conda, pip) for one, other in paths.values())
-            name = printable(analysis.scope.trees[tree].name)
-            out.print(Text(f"{'Clobbered':14}{files(count)} of conda's {printable(conda)} by pip's "
-                           f"{printable(pip)} in {name}"))  # fmt: skip
+    for cache in report["redundant_caches"]:
+        then = " and then: conda-dedup apply" if cache["bytes_after"] else ""
+        gain = cache["bytes_freed"] + cache["bytes_after"]
+        out.print(_sentence("Cache", gain, f"by removing {printable(cache['cache'])}{then}"))
+        many = f"{cache['shared']:,} of its {cache['packages']:,} packages"
+        out.print(Text(f"{'':25}{many} are in {printable(cache['other'])} too"))
+    names = {tree["prefix"]: tree["name"] for tree in (*report["environments"], *report["caches"])}
+    found = Counter((one["environment"], one["conda"], one["pip"]) for one in report["clobbered"])
+    for (root, conda, pip), count in sorted(found.items()):
+        out.print(Text(f"{'Clobbered':14}{files(count)} of conda's {printable(conda)} by pip's "
+                       f"{printable(pip)} in {printable(names[root])}"))  # fmt: skip
 
 
-def _of_cause(totals: Totals) -> str:
-    return f"{decimal(totals.freeable_bytes)} freeable, {decimal(totals.held_bytes)} held back"
+def _of_cause(totals: Document) -> str:
+    return f"{decimal(totals['freeable_bytes'])} freeable, {decimal(totals['held_bytes'])} held back"
 
 
-def _tree_table(analysis: Analysis) -> Table:
+def _tree_table(report: Document) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("Environment or cache", overflow="fold")
     columns = ["Apparent", "On disk", "Private", "Freeable"]
-    if analysis.goal is Goal.INODES:
+    if report["goal"] == Goal.INODES.value:
         columns.append("Inodes")
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
-    for tree, counted in zip(analysis.scope.trees, analysis.inventory.trees, strict=True):
-        if tree.selected:
-            table.add_row(Text(printable(tree.name)), *_cells(counted)[: len(columns)])
+    for tree in (*report["caches"], *report["environments"]):
+        table.add_row(Text(printable(tree["name"])), *_cells(tree)[: len(columns)])
     return table
 
 
-def _cells(counted: TreeTotals) -> tuple[str, ...]:
-    numbers = (
-        counted.apparent_bytes,
-        counted.disk_bytes,
-        counted.private_bytes,
-        counted.freeable_bytes,
-    )
-    inodes = f"{counted.freeable_inodes:,} of {counted.inodes:,}"
+def _cells(tree: Document) -> tuple[str, ...]:
+    numbers = (tree[f"{kind}_bytes"] for kind in ("apparent", "disk", "private", "freeable"))
+    inodes = f"{tree['freeable_inodes']:,} of {tree['inodes']:,}"
     return (*(decimal(number) for number in numbers), inodes)
 
 

@@ -202,6 +202,11 @@ def _acl(descriptor: int) -> bytes:
             libc.acl_free(ctypes.c_void_p(allocated))
 
 
+def is_bare(path: str) -> bool:
+    """Whether it is known without opening it that a file has no attributes whatever: it never is."""
+    return False
+
+
 def has_capabilities(attributes: bytes) -> bool:
     """Say no: there are none here."""
     return False

@@ -167,6 +167,14 @@ def attributes_of(descriptor: int) -> bytes:
     return b"\0".join(os.fsencode(name) + b"=" + os.getxattr(descriptor, name) for name in names)
 
 
+def is_bare(path: str) -> bool:
+    """Whether it is known without opening it that a file has no extended attributes whatever."""
+    try:
+        return not os.listxattr(path, follow_symlinks=False)
+    except OSError as exc:
+        return exc.errno in (errno.ENOTSUP, errno.ENOSYS)
+
+
 def has_capabilities(attributes: bytes) -> bool:
     """Whether a file with these attributes gives who runs it more than others may."""
     return _CAPABILITIES in attributes

@@ -49,6 +49,11 @@ def attributes_of(descriptor: int) -> bytes:
     return b"%x " % attributes + calls.security_of(handle, types.OWNER_GROUP_AND_DACL)
 
 
+def is_bare(path: str) -> bool:
+    """Whether it is known without opening it that a file has no attributes whatever: it never is."""
+    return False
+
+
 def has_capabilities(attributes: bytes) -> bool:
     """Say no: there are none here."""
     return False

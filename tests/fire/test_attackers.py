@@ -246,8 +246,8 @@ def test_a_directory_that_becomes_a_link(
         read = inventory_module.read_claims
         hers = iter([swap])
 
-        def claims(tree):
-            found = read(tree)
+        def claims(tree, memo):
+            found = read(tree, memo)
             if tree.root.startswith(str(arena.mallory)):
                 next(hers, lambda: None)()
             return found
