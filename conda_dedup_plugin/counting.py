@@ -124,21 +124,27 @@ class Counter:
         rows: list[bytes] = []
         idents, keys, ends = listing.idents, listing.keys, listing.ends
         said_of, claim_of, index, least = self._said.get, claims.get, listing.index, self._min_size
+        folders_of = listing.folders
         end = spot = 0
         device = -1
         seen: dict[int, _Seen] = {}
         known_numbers = False
         for below, descriptor, entries in folders:
             # of what is listed and not walked, each entry may be on another device
-            found = entries[0].found.st_dev if descriptor < 0 and entries else -1
-            number_of = found if descriptor < 0 else os.fstat(descriptor).st_dev
-            if number_of != device:
-                device = number_of
+            if descriptor < 0:
+                found = entries[0].found.st_dev if entries else device
+            else:
+                itself = os.fstat(descriptor)
+                found = itself.st_dev
+                folders_of.add(below, itself)
+            if found != device:
+                device = found
                 spot = spread(device)
                 seen = self._seen.setdefault(device, {})
                 known_numbers = descriptor >= 0 and file_system(descriptor) in _TRUE_NUMBERS
             ask = self._layouts is not None and not self._layouts.has_none(device)
             keep = tree.is_cache or not below.startswith(_META)
+            records = below == _META
             for entry in entries:
                 path = below + entry.name
                 known = seen.get(entry.inode()) if known_numbers else None
@@ -151,6 +157,8 @@ class Counter:
                         # a directory that may be listed and not entered
                         listing.warnings.append(unreadable(f"{tree.root}/{below}", exc))
                         break
+                    if records:
+                        folders_of.add(path, stat)
                     if stat.st_nlink > 1:
                         known = self._known(listing, entry.name, stat, descriptor)
                 claim = claim_of(path)

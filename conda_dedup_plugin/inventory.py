@@ -18,7 +18,7 @@ from .workers import spread
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping
 
-    from .listing import Listing
+    from .listing import Folders, Listing
     from .model import Claim, Dist, Inode, InodeKey, Scope
 
 
@@ -39,6 +39,8 @@ class Inventory:
     clobbered: dict[int, dict[str, tuple[Dist, Dist]]] = field(default_factory=dict)
     sizes: CompressedSizes = field(default_factory=CompressedSizes)
     shelf: Shelf = field(default_factory=Shelf)
+    #: For each tree what tells whether it is still as it was when it was walked.
+    folders: dict[int, Folders] = field(default_factory=dict)
     #: False: no files of any device share extents, as far as they can be asked.
     may_share_extents: bool = True
     _inodes: dict[InodeKey, Inode] | None = None

@@ -72,6 +72,23 @@ class Linked:
 
 
 @dataclass(slots=True)
+class Folders:
+    """The directories of a tree, and its records, with a stamp that changes when they do."""
+
+    paths: list[str] = field(default_factory=list)
+    stamps: array[int] = field(default_factory=lambda: array("Q"))
+    #: when one of them changed last, in nanoseconds since the epoch
+    newest: int = 0
+
+    def add(self, path: str, stat: os.stat_result) -> None:
+        """Note one of them as it is now."""
+        self.paths.append(path)
+        self.stamps.append(stamp(stat))
+        if stat.st_mtime_ns > self.newest or stat.st_ctime_ns > self.newest:
+            self.newest = max(stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+@dataclass(slots=True)
 class Listing:
     """The tree at ``index``: what is counted of it, and a row for every name that may be shared.
 
@@ -95,6 +112,7 @@ class Listing:
     may_share_extents: bool = True
     #: the dists that rows of this listing, and of later ones, speak of
     dists: dict[int, Dist] = field(default_factory=dict)
+    folders: Folders = field(default_factory=Folders)
     warnings: list[str] = field(default_factory=list)
     #: the paths that pip took from conda: (conda's package, pip's)
     clobbered: dict[str, tuple[Dist, Dist]] = field(default_factory=dict)
@@ -108,6 +126,11 @@ def spread(device: int) -> int:
 def ident(key: InodeKey) -> int:
     """Return 64 bits that tell an inode from all others: nearly always, and never the last word."""
     return (key.number + spread(key.device)) & _LOW
+
+
+def stamp(stat: os.stat_result) -> int:
+    """Return 64 bits that change with what a directory has, or a record says."""
+    return (stat.st_mtime_ns + 3 * stat.st_ctime_ns + 5 * stat.st_ino + 7 * stat.st_size) & _LOW
 
 
 def dist_id(dist: Dist) -> int:

@@ -50,6 +50,7 @@ class Tally:
             if listing is None:
                 continue
             inventory.warnings += listing.warnings
+            inventory.folders[index] = listing.folders
             for pool, begins in listing.begins.items():
                 inventory.sizes.begin(pool, begins)
             for holding in listing.holdings:

@@ -41,6 +41,7 @@ def execute(options: argparse.Namespace) -> int:
     from ..apply import apply_plan
     from ..errors import StateError
     from ..notices import forget
+    from ..recall import forget as forget_reports
     from ..report import json, text
     from .bars import progress_for
     from .common import analysis_of, finish_interrupted, remember, require_consent
@@ -61,6 +62,8 @@ def execute(options: argparse.Namespace) -> int:
             notes += consequence
             if not options.yes and not _agreed(analysis):
                 return 1
+            if options.no_journal:
+                forget_reports()  # which would learn of it from the journal
             applied = apply_plan(
                 analysis,
                 f"{options.prog} apply",

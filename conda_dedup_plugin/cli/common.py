@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..engine import Analysis, analyse
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from ..inventory import Inventory
     from ..model import Scope
+    from ..progress import Progress
 
 
 def require_consent(options: argparse.Namespace) -> None:
@@ -122,12 +124,37 @@ def remember(options: argparse.Namespace, analysis: Analysis) -> None:
 
 
 def analysis_of(
-    options: argparse.Namespace, look: Callable[[Inventory], None] | None = None
+    options: argparse.Namespace,
+    look: Callable[[Inventory], None] | None = None,
+    whole: bool = True,
 ) -> tuple[Analysis, list[str]]:
     """Look at what the command line names; return also what is wrong with the settings.
 
-    ``look`` is shown what there is before it is planned what to do.
+    ``look`` is shown what there is before it is planned what to do; not ``whole``: for a report.
     """
+    task = task_of(options)
+    return task.analyse(look, whole), task.notes
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the command line asks for: where to look, and how to plan."""
+
+    scope: Scope
+    plan: PlanOptions
+    min_size: int
+    deep: bool
+    progress: Progress
+    #: what is wrong with the settings
+    notes: list[str]
+
+    def analyse(self, look: Callable[[Inventory], None] | None = None, whole: bool = True) -> Analysis:
+        """Look, and plan."""
+        return analyse(self.scope, self.plan, self.min_size, self.deep, self.progress, look, whole)
+
+
+def task_of(options: argparse.Namespace) -> Task:
+    """Return what the command line asks for."""
     settings = load()
     plan = plan_options(options, settings)
     min_size = settings.floor(plan.goal) if options.min_size is None else options.min_size
@@ -139,4 +166,4 @@ def analysis_of(
             f"Try --min-extent {MIN_EXTENT}, the default.",
         )
     progress = progress_for(options.json or getattr(options, "quiet", False))
-    return analyse(scope_of(options), plan, min_size, options.deep, progress, look), list(settings.warnings)
+    return Task(scope_of(options), plan, min_size, options.deep, progress, list(settings.warnings))

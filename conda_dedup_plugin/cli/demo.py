@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import shlex
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DedupError
@@ -86,7 +87,7 @@ def _show(home: Path, prog: str, say: Callable[[str], None] | None) -> dict[str,
 
     def report() -> dict[str, Any]:
         analysis = look("report --deep")
-        document = json.report_document(analysis)
+        document = json.report_document(analysis, time.time())
         if say:
             text.print_report(document, text.console())
             text.print_notes(document["warnings"], text.console(stderr=True))

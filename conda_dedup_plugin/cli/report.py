@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
@@ -32,6 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     add_scope_options(parser)
     add_plan_options(parser, deep=False)
+    parser.add_argument("--fresh", action="store_true",
+                        help="walk every tree, also where nothing was added, removed or replaced since the "
+                        "last report; sees what was edited in place")  # fmt: skip
     audit = parser.add_argument_group(
         "audit",
         "An exported file is environment.yml, conda-lock.yml, pixi.toml, pixi.lock, explicit.txt or "
@@ -49,16 +53,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Print the report."""
+    from ..recall import Recall
     from ..report import json, text
-    from .common import analysis_of, remember
+    from .common import remember, task_of
 
     if not options.audit and (options.unused_days, options.max_envs) != (None, None):
         raise UsageError("--unused-days and --max-envs are about an audit.", "Add --audit.")
     audits: list[Audit] = []
-    analysis, notes = analysis_of(options, _auditor(options, audits) if options.audit else None)
-    remember(options, analysis)
-    document = json.report_document(analysis)
-    document["warnings"] = [*notes, *document["warnings"]]
+    task = task_of(options)
+    lasting = not (options.audit or options.deep or task.plan.normalize_bytecode)
+    recall = Recall(task.scope, (task.plan, task.min_size)) if lasting else None
+    document = recall.find() if recall and not options.fresh else None
+    recalled = document is not None
+    if document is None:
+        now = time.time()
+        analysis = task.analyse(_auditor(options, audits) if options.audit else None, whole=False)
+        remember(options, analysis)
+        document = json.report_document(analysis, now)
+        if recall:
+            recall.keep(analysis.inventory, document)
+    document["warnings"] = [*task.notes, *document["warnings"]]
     if options.json:
         if audits:
             from ..report.audit import audit_document
@@ -68,6 +82,8 @@ def execute(options: argparse.Namespace) -> int:
         return 0
     out = text.console()
     text.print_report(document, out)
+    if recalled:
+        text.print_walked(document, out)
     if audits:
         from ..report.audit import print_audit
 

@@ -204,14 +204,14 @@ def _read(
     text = read_file(path).decode("utf-8", "surrogateescape")
     claims: dict[str, Claim] = {}
     absolute = 0
-    if any(odd in text for odd in _ODD):
+    lines = text.split("\n")
+    if any(odd in text for odd in _ODD) or max(map(len, lines)) > csv.field_size_limit():
         try:
             rows: Iterable[list[str]] = list(csv.reader(io.StringIO(text, newline="")))
         except csv.Error as exc:
             raise RecordError(f"{path!r} is damaged: {exc}.") from exc
     else:
         # what another environment has the same line for is known; as a rule that is all but the scripts
-        lines = text.split("\n")
         known = {} if memo is None else memo.wheels.setdefault((dist, base), {})
         claims = {claim.path: claim for claim in map(known.get, lines) if claim is not None}
         rows = (line.split(",") for line in lines if line not in known)

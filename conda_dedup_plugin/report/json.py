@@ -34,8 +34,8 @@ def error_document(error: DedupError) -> dict[str, Any]:
     return {"schema": SCHEMA, "error": str(error), "hint": error.hint}
 
 
-def report_document(analysis: Analysis) -> dict[str, Any]:
-    """What ``report --json`` prints."""
+def report_document(analysis: Analysis, walked: float) -> dict[str, Any]:
+    """What ``report --json`` prints of what was ``walked`` then, in seconds since the epoch."""
     inventory, scope = analysis.inventory, analysis.scope
     trees: dict[bool, list[dict[str, Any]]] = {False: [], True: []}
     for tree, counted in zip(scope.trees, inventory.trees, strict=True):
@@ -45,6 +45,7 @@ def report_document(analysis: Analysis) -> dict[str, Any]:
             )
     return {
         "schema": SCHEMA,
+        "walked": datetime.fromtimestamp(walked, timezone.utc).isoformat(timespec="seconds"),
         "environments": trees[False],
         "caches": trees[True],
         "totals": asdict(inventory.totals),

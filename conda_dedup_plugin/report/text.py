@@ -96,6 +96,13 @@ def print_report(report: Document, out: Console) -> None:
         out.print(Text(f"{'':14}{printable(group['keeper'])}"))
 
 
+def print_walked(report: Document, out: Console) -> None:
+    """Print when all was looked at, for a report that is not of this moment."""
+    out.print()
+    out.print(Text(f"Walked {report['walked']}; nothing was added, removed or replaced since."))
+    out.print(Text("What was edited in place is seen with: --fresh"))
+
+
 def _print_advice(report: Document, out: Console) -> None:
     """Print which caches could be dropped, and where pip took conda's files."""
     for cache in report["redundant_caches"]:
