@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.benchmarks import reporting, results, targets
+from tests.benchmarks import applying, reporting, results, targets
 from tests.benchmarks.options import Options
 from tests.benchmarks.tree import Mix, make_tree
 from tests.benchmarks.truth import truth_of
@@ -30,6 +31,7 @@ BENCHMARKS: dict[str, Callable[[Options], Part]] = {
     "report": reporting.report,
     "second": reporting.second,
     "scale-envs": reporting.scale_envs,
+    "apply": applying.apply,
 }
 _CACHE = "~/.cache/conda-dedup-plugin-tests/benchmarks"
 
@@ -73,21 +75,21 @@ def main() -> int:
 
 
 def _run(names: list[str], options: Options, output: Path | None) -> int:
+    """Run sub-benchmarks; what is done is written after each."""
+    # so that what is mounted and made goes when somebody ends this
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    mix = {"tree": "given"} if options.tree else asdict(options.mix)
+    parameters = {**mix, "rounds": options.rounds, "slow_rounds": options.slow_rounds}
     parts: dict[str, Part] = {}
+    numbers: dict[str, float] = {}
     for name in names:
-        part = parts[name] = BENCHMARKS[name](options)
-        print("\n".join(part.tables))
-    numbers = {name: value for part in parts.values() for name, value in part.numbers.items()}
-    lines = list(targets.lines(numbers))
-    print("\n".join(lines))
-    if output:
-        parameters = {
-            **({"tree": "given"} if options.tree else asdict(options.mix)),
-            "rounds": options.rounds,
-            "slow_rounds": options.slow_rounds,
-        }
-        document = results.document(parts, parameters, options.tree or options.workdir)
-        output.write_text(json.dumps(document | {"targets": lines}, indent=2) + "\n")
+        parts[name] = BENCHMARKS[name](options)
+        numbers |= parts[name].numbers
+        if output:
+            document = results.document(parts, parameters, options.tree or options.workdir)
+            document["targets"] = list(targets.lines(numbers))
+            output.write_text(json.dumps(document, indent=2) + "\n")
+    print("\n".join(targets.lines(numbers)))
     return 0
 
 

@@ -139,7 +139,7 @@ def _add(part: Part, series: list[Series], slow: set[str], cold: bool, cores: in
     """Put series into the part: the document, the table and the numbers."""
     where = f"{'cold' if cold else 'warm'}/{f'{cores}-core' if cores else 'all-cores'}"
     part.details[where] = {each.name: each.document() for each in series}
-    part.tables.append(table(f"report, {where.replace('/', ', ')}", series, "du"))
+    part.show(table(f"report, {where.replace('/', ', ')}", series, "du"))
     walls = {each.name: each.median("wall") for each in series}
     for name, wall in walls.items():
         part.numbers[f"report/{where}/{name}/s"] = wall
@@ -168,7 +168,7 @@ def second(options: Options) -> Part:
         first, again = (next(each for each in series if each.name == name) for name in names)
         part.numbers["second/second:first"] = again.median("wall") / first.median("wall")
         part.details = {each.name: each.document() for each in series}
-        part.tables.append(table("second report", series, "ours"))
+        part.show(table("second report", series, "ours"))
     return part
 
 
@@ -191,9 +191,7 @@ def scale_envs(options: Options) -> Part:
             part.numbers[f"scale-envs/{envs}/peak-MB"] = (series["ours"].peak_bytes or 0) / _MB
             part.details[str(envs)] = {name: each.document() for name, each in series.items()}
             part.details[str(envs)]["truth"] = asdict(truth)
-            part.tables.append(
-                table(f"report, {envs} environments, {truth.paths:,} paths", [*series.values()], "du")
-            )
+            part.show(table(f"report, {envs} environments, {truth.paths:,} paths", [*series.values()], "du"))
     part.numbers["scale-envs/200-envs:20-envs/per-path"] = per_path[200] / per_path[20]
     return part
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.benchmarks.measure import Measured
 
 SCHEMA = 1
-#: A part's numbers by name, and the lines of its tables.
+#: A part's numbers by name.
 Numbers = dict[str, float]
 
 
@@ -27,7 +27,10 @@ class Part:
 
     numbers: Numbers = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
-    tables: list[str] = field(default_factory=list)
+
+    def show(self, text: str) -> None:
+        """Print a table of it, as soon as there is one."""
+        print(text, flush=True)
 
 
 @dataclass
