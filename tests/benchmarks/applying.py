@@ -23,7 +23,7 @@ from tests.benchmarks.results import Part, Series, table
 from tests.lab.mounts import mounted_file_system
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from tests.benchmarks.options import Options
 
@@ -72,7 +72,6 @@ def make(root: Path, kind: Kind, seed: int) -> int:
             write(prefix / f"conda-meta/{name}-1.0-0.json", record, MTIME)
     for prefix in (one, two):
         write(prefix / "conda-meta/history", b"", MTIME)
-    os.sync()
     return sum(path.stat().st_blocks * 512 for path in (one / SITE_PACKAGES).rglob("*.*"))
 
 
@@ -92,20 +91,24 @@ def _record(name: str, entries: list[dict[str, object]]) -> dict[str, object]:
 
 
 def apply(options: Options) -> Part:
-    """``apply`` on many small and a few large files, by hard link and by reflink."""
+    """``apply`` on many small and a few large files, by hard link and by reflink.
+
+    Each on a file system of its own: what others write on a shared one is waited for by whoever syncs it.
+    """
     part = Part()
-    if installed("jdupes"):
-        with tempfile.TemporaryDirectory(dir=options.workdir) as folder:
-            _in(Path(folder), "hardlink", "jdupes", _jdupes, part, options)
-    for file_system in ("btrfs", "xfs"):
-        if os.geteuid() or not installed(f"mkfs.{file_system}") or not installed("duperemove"):
-            say(f"no {file_system}: needs root, mkfs.{file_system} and duperemove")
+    for file_system, where, peer, command in (
+        ("ext4", "hardlink", "jdupes", _jdupes),
+        ("btrfs", "btrfs", "duperemove", _duperemove),
+        ("xfs", "xfs", "duperemove", _duperemove),
+    ):
+        if os.geteuid() or not installed(f"mkfs.{file_system}") or not installed(peer):
+            say(f"no {file_system}: needs root, mkfs.{file_system} and {peer}")
             continue
         with (
             tempfile.TemporaryDirectory(dir=options.workdir) as folder,
             mounted_file_system(file_system, Path(folder), _IMAGE) as device,
         ):
-            _in(device, file_system, "duperemove", _duperemove, part, options)
+            _in(device, where, peer, command, part, options)
     return part
 
 
@@ -130,7 +133,6 @@ def _in(
     options: Options,
 ) -> None:
     """All kinds of trees in a folder of some file system, in turn with this peer."""
-    reflinks = where != "hardlink"
     commands = {"ours": _ours, peer: command}
     for kind in KINDS:
         made = folder / kind.name
@@ -140,11 +142,10 @@ def _in(
             for name, make_command in commands.items():
                 say(f"apply, {where}, {kind.name}: {name}, round {max(number + 1, 0)} of {options.rounds}")
                 with _fresh(made, options.workdir) as (tree, scratch):
-                    before = _held(tree, reflinks)
+                    before = _held(tree)
                     cores = options.cores[0]
                     done = _measure(make_command(tree, kind), scratch, cores, memory=number < 0)
-                    os.sync()
-                    share = (before - _held(tree, reflinks)) / expected
+                    share = (before - _held(tree)) / expected
                 if number < 0:  # the first round is the one whose memory is looked at
                     series[name].see(done)
                 else:
@@ -168,7 +169,7 @@ class _fresh:
     def __enter__(self) -> tuple[Path, Path]:
         self.tree = self.made.with_name("copy")
         subprocess.run(["cp", "-a", "--reflink=never", self.made, self.tree], check=True)
-        os.sync()
+        _write_out(self.tree)
         self.scratch = Path(tempfile.mkdtemp(dir=self.workdir))
         return self.tree, self.scratch
 
@@ -184,15 +185,13 @@ def _measure(command: list[str], scratch: Path, cores: int, *, memory: bool) -> 
     return done
 
 
-def _held(tree: Path, reflinks: bool) -> int:
-    """Bytes on disk: of the device, which nobody else uses, or of all inodes."""
-    if reflinks:
-        status = os.statvfs(tree)
-        return (status.f_blocks - status.f_bfree) * status.f_frsize
-    return sum({entry.st_ino: entry.st_blocks * 512 for entry in _statuses(tree)}.values())
+def _held(tree: Path) -> int:
+    """Bytes on the device, which nobody else uses."""
+    _write_out(tree)
+    status = os.statvfs(tree)
+    return (status.f_blocks - status.f_bfree) * status.f_frsize
 
 
-def _statuses(tree: Path) -> Iterator[os.stat_result]:
-    for folder, _, names in os.walk(tree):
-        for name in names:
-            yield os.lstat(f"{folder}/{name}")
+def _write_out(tree: Path) -> None:
+    """Wait until all is on the device, so that no run pays for what was written before it."""
+    subprocess.run(["sync", "-f", tree], check=True)
