@@ -66,6 +66,7 @@ def main() -> int:
         offline=words.offline,
         keep=words.keep,
         only=tuple(words.only),
+        steps=tuple(words.steps),
     )
     try:
         return _run(list(BENCHMARKS) if words.what == "all" else [words.what], options, words.output)
@@ -82,11 +83,15 @@ def _run(names: list[str], options: Options, output: Path | None) -> int:
     parameters = {**mix, "rounds": options.rounds, "slow_rounds": options.slow_rounds}
     parts: dict[str, Part] = {}
     numbers: dict[str, float] = {}
+    load = os.getloadavg()[0]  # ratios of a busy machine are worth little, and the document says so
+    if load > 1:
+        print(f"the machine is busy: a load of {load:.1f}", file=sys.stderr)
     for name in names:
         parts[name] = BENCHMARKS[name](options)
         numbers |= parts[name].numbers
         if output:
             document = results.document(parts, parameters, options.tree or options.workdir)
+            document["load_before"] = round(load, 1)
             document["targets"] = list(targets.lines(numbers))
             output.write_text(json.dumps(document, indent=2) + "\n")
     print("\n".join(targets.lines(numbers)))
@@ -112,6 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument("--cores", type=int, nargs="+", default=[0, 1], help="0: all (default: 0 1)")
     runs.add_argument("--warm", action="store_true", help="no cold runs (they need root)")
     runs.add_argument("--only", nargs="+", default=[], metavar="NAME", help="du, ours, jdupes ...")
+    steps = Options.steps
+    runs.add_argument("--steps", type=int, nargs="+", default=steps, help=f"of scale-envs (default: {steps})")
     runs.add_argument("--workdir", type=Path)
     runs.add_argument("--keep", action="store_true", help="do not remove what was made")
     runs.add_argument("--output", type=Path, help="write JSON")

@@ -27,3 +27,5 @@ class Options:
     keep: bool = False
     #: names of contenders; none for all
     only: tuple[str, ...] = ()
+    #: for scale-envs: how many environments
+    steps: tuple[int, ...] = (20, 50, 100, 200)

@@ -141,12 +141,14 @@ def _add(part: Part, series: list[Series], slow: set[str], cold: bool, cores: in
     part.details[where] = {each.name: each.document() for each in series}
     part.show(table(f"report, {where.replace('/', ', ')}", series, "du"))
     walls = {each.name: each.median("wall") for each in series}
+    times = {each.name: each.median("cpu") for each in series}
     for name, wall in walls.items():
         part.numbers[f"report/{where}/{name}/s"] = wall
     if "ours" not in walls:
         return
     if "du" in walls:
         part.numbers[f"report/{where}/ours:du"] = walls["ours"] / walls["du"]
+        part.numbers[f"report/{where}/ours:du/cpu"] = times["ours"] / times["du"]
     if "ours, second" in walls:
         part.numbers[f"report/{where}/second:first"] = walls["ours, second"] / walls["ours"]
     if peers := [wall for name, wall in walls.items() if name in slow]:
@@ -176,7 +178,7 @@ def scale_envs(options: Options) -> Part:
     """Reports of ever more small environments: the time for each path."""
     part = Part()
     per_path: dict[int, float] = {}
-    for envs in (20, 50, 100, 200):
+    for envs in options.steps:
         # links nearly all, so that 200 of them fit on a disk
         mix = replace(options.mix, envs=envs, size=0.15, linked=1.0, copied=0.02, pip=0.05)
         alone = replace(options, tree=None, truth=None, keep=False)
@@ -192,7 +194,8 @@ def scale_envs(options: Options) -> Part:
             part.details[str(envs)] = {name: each.document() for name, each in series.items()}
             part.details[str(envs)]["truth"] = asdict(truth)
             part.show(table(f"report, {envs} environments, {truth.paths:,} paths", [*series.values()], "du"))
-    part.numbers["scale-envs/200-envs:20-envs/per-path"] = per_path[200] / per_path[20]
+    first, last = min(per_path), max(per_path)
+    part.numbers[f"scale-envs/{last}-envs:{first}-envs/per-path"] = per_path[last] / per_path[first]
     return part
 
 
