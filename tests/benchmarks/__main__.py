@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -72,7 +73,7 @@ def main() -> int:
         return _run(list(BENCHMARKS) if words.what == "all" else [words.what], options, words.output)
     finally:
         if not (words.workdir or words.keep):
-            workdir.rmdir()
+            shutil.rmtree(workdir, ignore_errors=True)
 
 
 def _run(names: list[str], options: Options, output: Path | None) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import struct
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -34,6 +35,8 @@ _PIP_FIRST = (
     "diffusers", "openai", "langchain", "langchain-core", "langchain-community", "ray",
 )  # fmt: skip
 _DAY = 86400
+#: What the default mix takes, and room to spare.
+_CACHE_BYTES, _ENVIRONMENT_BYTES = 4_000_000_000, 700_000_000
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,12 @@ def make_tree(root: Path, mix: Mix, cache: Path, *, offline: bool = False) -> No
     """Make ``envs/`` and ``pkgs/`` in ``root``, which must not exist or be empty."""
     found = distributions(cache, offline=offline)
     by_pip = _by_pip(found, mix)
+    root.mkdir(parents=True, exist_ok=True)
+    if any(root.iterdir()):
+        raise SystemExit(f"{root} is not empty")
+    needed = _CACHE_BYTES + round(mix.envs * mix.size * _ENVIRONMENT_BYTES)
+    if shutil.disk_usage(root).free < needed:
+        raise SystemExit(f"{root} has not the {needed / 1e9:.0f} GB that the tree may need")
     packages = [Package(dist, root / "pkgs") for dist in found if dist.name not in by_pip]
     stems = sorted(package.stem for package in packages)
     write(root / "pkgs/urls.txt", "".join(f"{CHANNEL}/{stem}.conda\n" for stem in stems).encode(), MTIME)
