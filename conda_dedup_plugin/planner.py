@@ -68,8 +68,9 @@ class Planner:
         """Whether nothing counts for a group but what its shape tells."""
         if self._options.leave_bundles or self._retimed:
             return False
-        devices = {inode.key.device for inode in inodes}
-        return not any(self._devices[number].reflink or self._devices[number].overlay for number in devices)
+        devices = [self._devices[number] for number in {inode.key.device for inode in inodes}]
+        names = sum(inode.nlink for inode in inodes)
+        return not any(device.reflink or device.overlay or names > device.link_limit for device in devices)
 
     def _way(self, inode: Inode) -> Way:
         number = inode.key.device

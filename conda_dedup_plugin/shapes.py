@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from .model import Cause, Hazard, Inode, Method, Name, Reason, Scope
 
-#: More names than this may come near to the link limit of a device.
-_FEW_NAMES = 100
 #: So many models are kept.
 _MOST = 20_000
 #: What a loader may be asked for by its path, besides ``.so`` with a version.
@@ -61,9 +59,7 @@ class Shapes:
         self._models: dict[Shape, _Model] = {}
 
     def group(self, ranked: Sequence[Inode]) -> Group:
-        """Return what is planned; the inodes have no known extents, and their device no layers."""
-        if sum(inode.nlink for inode in ranked) > _FEW_NAMES:
-            return self._plan(ranked)
+        """Return what is planned; the inodes have no known extents, and their devices room for all names."""
         shape = self._shape(ranked)
         model = self._models.get(shape)
         if model is not None:

@@ -29,8 +29,8 @@ from conda_dedup_plugin.model import (
     Tree,
     TreeKind,
 )
-from conda_dedup_plugin.plan import PlanOptions, add_to
-from conda_dedup_plugin.planner import make_plan
+from conda_dedup_plugin.plan import Plan, PlanOptions, add_to
+from conda_dedup_plugin.planner import Planner, make_plan
 from conda_dedup_plugin.policy import hazard_of
 
 P, Q = (Dist(name, "1.0", "py311_0", "linux-64", name * 8) for name in "pq")
@@ -431,6 +431,62 @@ OPTIONS = st.fixed_dictionaries(
         "hardlink_untracked": st.booleans(),
     }
 )
+
+
+def _same_again(inodes, **options):
+    """Two worlds with a group each, that differ in what does not count alone; and both in one."""
+    worlds = []
+    for step, (old, new) in enumerate((("x", "x"), ("x", "zz"))):
+        world = World(
+            Device(1, "x", reflink=False, hardlink=True),
+            Device(2, "y", reflink=False, hardlink=True),
+            **options,
+        )
+        world.trees += [CACHE, CACHE2, RATTLER, ONE, TWO, THREE, FROZEN, DONOR]
+        taken = set()
+        for place, spec in enumerate(inodes):
+            spec = {**spec}
+            names = [name for name in spec.pop("names") if name not in taken]
+            taken.update(names)
+            names = [
+                (tree, path.replace("/x", f"/{new}").replace(f"{old}/", f"{new}/")) for tree, path in names
+            ]
+            if names:
+                dist = f"{spec.pop('dist')}{step}" if isinstance(spec["dist"], str) else spec.pop("dist")
+                more = {"nlink": len(names) + spec.pop("hidden"), "dist": dist}
+                spec["mtime"] += 100 * step
+                world.inode(*names, size=8192 * (1 + step + place), **more, **spec)
+        worlds.append(world)
+    return worlds
+
+
+def _planned(plan, group):
+    """What a plan comes to, by the places of inodes in their group."""
+    place = {id(inode): number for number, inode in enumerate(group)}
+    shares = [
+        (place[id(s.duplicate)], place[id(s.keeper)], s.method, s.hazard, s.cause, s.freed_bytes, s.certain)
+        for s in plan.shares
+    ]
+    held = [
+        ([place[id(inode)] for inode in h.inodes], h.reason, h.cause, h.bytes)
+        for found in plan.groups
+        for h in found.held
+    ]
+    return shares, held
+
+
+@given(st.lists(INODE, min_size=2, max_size=6), OPTIONS)
+@settings(max_examples=300, deadline=None)
+def test_what_is_alike_is_planned_alike(inodes, options):
+    first, second = _same_again(inodes, **options)
+    if not first.inodes:
+        return
+    scope = Scope(tuple(first.trees))
+    planner = Planner(scope, first.devices, first.options)
+    Plan(planner.groups([first.inodes]))
+    by_model = Plan(planner.groups([second.inodes]))
+    anew = make_plan(scope, [second.inodes], second.devices, second.options)
+    assert _planned(by_model, second.inodes) == _planned(anew, second.inodes)
 
 
 @given(st.lists(INODE, min_size=2, max_size=7), OPTIONS, st.booleans())

@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from conda_dedup_plugin.counting import FileCounter
+from conda_dedup_plugin.counting import Counter
 from conda_dedup_plugin.inventory import Inventory
-from conda_dedup_plugin.model import Manager, Scope, Tree, TreeKind, TreeTotals
+from conda_dedup_plugin.model import Manager, Scope, Tree, TreeKind
 from conda_dedup_plugin.physical import Layouts
-from conda_dedup_plugin.walking import walk
+from conda_dedup_plugin.tally import Tally
 from tests.lab.mounts import REFLINK_KINDS, mounted_file_system
 
 if TYPE_CHECKING:
@@ -47,11 +47,11 @@ def make(root: Path, files: int) -> list[Path]:
 def count(trees: list[Path], layouts: Layouts | None) -> int:
     """Count as a report does; the disk bytes."""
     scope = Scope(tuple(Tree(str(tree), TreeKind.ENVIRONMENT, Manager.CONDA, tree.name) for tree in trees))
-    inventory = Inventory(scope, trees=[TreeTotals() for _ in trees])
-    counter = FileCounter(inventory, 4096, layouts)
-    for index, tree in enumerate(scope.trees):
-        counter.tree(index, walk(tree, {tree.root}, inventory.warnings), {})
-    counter.finish()
+    inventory = Inventory(scope)
+    counter = Counter(4096, layouts)
+    with Tally(inventory) as tally:
+        for index, tree in enumerate(scope.trees):
+            tally.add(counter.walked(index, tree, {tree.root}, {}))
     return inventory.totals.disk_bytes
 
 

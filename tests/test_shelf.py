@@ -1,0 +1,188 @@
+"""Where rows are kept, and work is spread: the same comes out, however little memory and many processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from conda_dedup_plugin import workers
+from conda_dedup_plugin.engine import analyse
+from conda_dedup_plugin.inventory import scan
+from conda_dedup_plugin.listing import Unpacker, dist_id, pack_claim, pack_name, pack_stat
+from conda_dedup_plugin.model import Claim, Dist, Hazard, Inode
+from conda_dedup_plugin.plan import PlanOptions
+from conda_dedup_plugin.report.json import report_document
+from conda_dedup_plugin.shelf import Shelf
+from conda_dedup_plugin.workers import spread
+from tests.lab.forge import Forge, noise
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from conda_dedup_plugin.model import Scope
+
+NAMES = "abcdefg"
+
+
+@pytest.fixture
+def scope(tmp_path: Path) -> Scope:
+    """Environments with packages and libraries in common, some of them in one file."""
+    forge = Forge(tmp_path)
+    for number, name in enumerate(NAMES):
+        files = {f"lib/lib{letter}.so": noise(letter, 9000) for letter in NAMES[: number + 2]}
+        forge.environment(
+            name, {("p", "1", "0"): files, ("q", str(number), "0"): {"lib/libq.so": b"q" * 8192}}
+        )
+    first = tmp_path / "envs/a/lib/liba.so"
+    for name in "bc":
+        other = tmp_path / "envs" / name / "lib/liba.so"
+        other.unlink()
+        os.link(first, other)
+    return forge.scope()
+
+
+def document(scope: Scope, **more: bool) -> dict[str, object]:
+    return report_document(analyse(scope, PlanOptions(euid=os.geteuid()), **more), 0.0)
+
+
+@pytest.mark.parametrize("limits", [(0, 1 << 20), (1 << 30, 3), (0, 1)], ids=["file", "passes", "both"])
+def test_the_same_report_in_little_memory(
+    scope: Scope, limits: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = document(scope)
+    inodes = scan(scope, 1).inodes
+    monkeypatch.setattr(Shelf.__init__, "__defaults__", limits)
+    assert scan(scope, 1).inodes == inodes
+    for whole in (False, True):
+        found = document(scope, whole=whole)
+        # of groups with as many bytes it does not matter which is first
+        for one in (found, expected):
+            one["largest"] = sorted(one["largest"], key=str)
+        assert found == expected
+
+
+def test_the_same_report_by_several_processes(scope: Scope, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = document(scope)
+    monkeypatch.setattr(workers, "_PATIENCE", 0.0)
+    monkeypatch.setattr(spread, "__defaults__", (0.0,))
+    monkeypatch.setattr(workers, "_may_fork", lambda tasks: tasks > 1)
+    monkeypatch.setattr(workers, "processors", lambda: 3)
+    assert document(scope, whole=False) == expected
+
+
+def forced(monkeypatch: pytest.MonkeyPatch, processes: int = 3) -> None:
+    monkeypatch.setattr(workers, "_may_fork", lambda tasks: tasks > 1)
+    monkeypatch.setattr(workers, "processors", lambda: processes)
+
+
+def children() -> set[int]:
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(os.getpid())], capture_output=True, text=True)
+    return set(map(int, found.stdout.split()))
+
+
+def test_every_task_is_done_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    forced(monkeypatch)
+    done = sorted(spread(500, lambda number: (number, os.getpid()), 0.0))
+    assert [number for number, _ in done] == list(range(500))
+    assert os.getpid() in {process for _, process in done} or len(done) == 500
+
+
+def test_what_a_killed_process_had_is_done_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    forced(monkeypatch)
+    first = os.getpid()
+
+    def work(number: int) -> int:
+        if os.getpid() != first and number % 7 == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.001)
+        return number
+
+    before = children()
+    assert sorted(spread(200, work, 0.0)) == list(range(200))
+    assert children() - before <= {pid for pid in children() if not _is_ours(pid)}
+
+
+def _is_ours(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/comm") as stream:
+            return stream.read().startswith("python")
+    except OSError:
+        return False
+
+
+def test_an_error_is_raised_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    forced(monkeypatch)
+
+    def work(number: int) -> int:
+        if number == 40:
+            raise ValueError("forty")
+        return number
+
+    with pytest.raises(ValueError, match="forty"):
+        list(spread(100, work, 0.0))
+
+
+def test_who_stops_early_leaves_nobody_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    forced(monkeypatch)
+    results = spread(100, lambda number: time.sleep(0.01) or number, 0.0)
+    next(results)
+    results.close()
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks are made on Linux alone")
+def test_nothing_is_forked_beside_threads() -> None:
+    import threading
+
+    done = threading.Event()
+    thread = threading.Thread(target=done.wait)
+    thread.start()
+    try:
+        assert set(spread(50, lambda _: os.getpid(), 0.0)) == {os.getpid()}
+    finally:
+        done.set()
+        thread.join()
+
+
+TEXT = st.text(st.characters(exclude_characters="\0"), min_size=1, max_size=40)
+CLAIMS = st.builds(
+    Claim,
+    st.builds(Dist, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT),
+    TEXT,
+    st.none() | st.binary(min_size=32, max_size=32),
+    st.integers(-1, 2**63 - 1),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
+
+
+@given(st.none() | CLAIMS, TEXT, st.sampled_from(Hazard), st.integers(-(2**62), 2**63), st.integers(0, 2**96))
+def test_a_row_is_what_was_packed(
+    claim: Claim | None, path: str, hazard: Hazard, mtime: int, number: int
+) -> None:
+    class Stat:
+        st_dev, st_ino, st_size, st_mtime_ns, st_ctime_ns = 2**40, number, 2**50, mtime, -mtime // 2
+        st_mode, st_uid, st_gid, st_nlink, st_blocks = 0o100644, 2**32 - 2, 7, 65_000, 99
+
+    unpacker = Unpacker()
+    packed = b""
+    if claim is not None:
+        unpacker.dists[dist_id(claim.dist)] = claim.dist
+        packed = pack_claim(claim, path, dist_id(claim.dist))
+    row = pack_stat(Stat, 12288, -1) + pack_name(hazard, path, packed)
+    expected = Inode.of(Stat)
+    expected.disk_bytes = 12288
+    assert unpacker.inode(row) == expected
+    assert unpacker.key(row) == expected.key
+    name, found = unpacker.name(row, 5)
+    assert (name.tree, name.path, name.claim, found) == (5, path, claim, hazard)
