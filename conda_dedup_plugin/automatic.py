@@ -136,7 +136,7 @@ def lines(settings: Settings, results: Iterable[Shared], prog: str) -> Iterator[
 def _line(shared: Shared, prog: str) -> str:
     from rich.filesize import decimal
 
-    from .report.text import files
+    from .report.words import files
 
     line = (
         f"{files(shared.names)} of env '{shared.name}' now shared, "

@@ -11,12 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import pending
-from .environments import is_environment
 from .files import CLOCK_SLACK, came, modified, read_regular, real_path
-from .model import NO_USER
-from .records.conda_meta import read_dists
-from .records.pip_record import site_packages
-from .sharing.system import user
+from .sites import site_packages
+from .trees import is_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,6 +87,19 @@ def changed_environments(scope: Scope, command: Command) -> dict[str, Changed]:
     return found
 
 
+def may_have_changed(command: Command) -> bool:
+    """Whether there may be anything to do, found out by looking at no more than must be looked at."""
+    if command.transactions or command.name in _ELSEWHERE:
+        return True
+    return _is_there_changed(command, command.began - CLOCK_SLACK) or _is_anything_remembered(command.copies)
+
+
+def _is_anything_remembered(copies: bool) -> bool:
+    found: dict[str, Changed] = {}
+    _join_remembered(found, copies)
+    return bool(found)
+
+
 def touched_environments(scope: Scope, since: float, copies: bool) -> dict[str, Changed]:
     """Return the same of any command, which began at ``since``: what changed in the selected environments."""
     since -= CLOCK_SLACK
@@ -106,6 +116,8 @@ def touched_environments(scope: Scope, since: float, copies: bool) -> dict[str, 
 
 def _newer(root: str, since: float, copies: bool) -> Changed:
     """What came into an environment since a time, going by its records."""
+    from .records.conda_meta import read_dists
+
     stems = (stem for stem, path in read_dists(root).items() if came(path) >= since)
     return Changed(frozenset(stems), since, copies)
 
@@ -126,7 +138,7 @@ def _join_remembered(found: dict[str, Changed], copies: bool) -> None:
     for check in checks:
         if check.pending is not None and not check.pending.is_free:
             continue
-        if check.checked is not None and _is_own(check.prefix) and _is_piped(check.prefix, check.checked):
+        if check.checked is not None and _is_piped(check.prefix, check.checked) and _is_own(check.prefix):
             _join(found, check.prefix, Changed(frozenset(), check.checked - CLOCK_SLACK, copies))
 
 
@@ -137,10 +149,9 @@ def _is_piped(root: str, since: float) -> bool:
 
 def _stamped(scope: Scope, command: Command, since: float) -> list[str]:
     """Return the environments in which, by their time stamps, this command was at work."""
-    target = real_path(command.target) if command.target else ""
     found = []
-    if command.name in _THERE and is_environment(target) and _touched(target, since):
-        found.append(target)
+    if _is_there_changed(command, since):
+        found.append(real_path(command.target))
     if command.name in _ELSEWHERE and not command.transactions:
         for tree in scope.trees:
             if (
@@ -155,7 +166,18 @@ def _stamped(scope: Scope, command: Command, since: float) -> list[str]:
     return found
 
 
+def _is_there_changed(command: Command, since: float) -> bool:
+    """Whether the environment that conda calls its target was changed."""
+    if command.name not in _THERE or not command.target:
+        return False
+    target = real_path(command.target)
+    return is_environment(target) and _touched(target, since)
+
+
 def _is_own(root: str) -> bool:
+    from .model import NO_USER
+    from .sharing.system import user
+
     try:
         return user() in (NO_USER, os.stat(root).st_uid)
     except OSError:

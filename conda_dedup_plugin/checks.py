@@ -6,8 +6,15 @@ import os
 
 import msgspec
 
-from .explicit import Changes  # noqa: TC001 - msgspec looks it up
 from .state import is_running, process_identity
+
+
+class Changes(msgspec.Struct):
+    """What differs between two lists of specs; ``changed`` has pairs of the old and the new spec."""
+
+    added: list[str] = []
+    removed: list[str] = []
+    changed: list[tuple[str, str]] = []
 
 
 class Pending(msgspec.Struct):

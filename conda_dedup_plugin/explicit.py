@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from .channels import without_secrets
+from .checks import Changes
 from .files import CLOCK_SLACK, came, modified, read_regular
 from .records.conda_meta import read_dists
 from .records.heads import Heading
@@ -36,14 +37,6 @@ class Record(Heading, gc=False):
         where = "/".join(part for part in (place_of(self), self.subdir) if part)
         digest = self.dist.digest
         return f"{where}{'::' if where else ''}{self.stem}{'#' if digest else ''}{digest}"
-
-
-class Changes(msgspec.Struct):
-    """What differs between two lists of specs; ``changed`` has pairs of the old and the new spec."""
-
-    added: list[str] = []
-    removed: list[str] = []
-    changed: list[tuple[str, str]] = []
 
 
 _DECODER = msgspec.json.Decoder(Record)

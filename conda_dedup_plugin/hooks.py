@@ -145,7 +145,7 @@ def _work(command: str, settings: Settings) -> None:
     """Share what a command brought, and write snapshots."""
     from conda.base.context import context
 
-    from .automatic import Command, lines, share_changed, snapshot_changed
+    from .changes import Command, may_have_changed
 
     run = Command(
         name=command,
@@ -155,6 +155,10 @@ def _work(command: str, settings: Settings) -> None:
         words=" ".join(sys.argv),
         copies=bool(context.always_copy),
     )
+    if not may_have_changed(run):
+        return
+    from .automatic import lines, share_changed, snapshot_changed
+
     told = lines(settings, share_changed(settings, run), "conda dedup")
     for line in told if settings.auto else snapshot_changed(settings, run):
         _say(line)

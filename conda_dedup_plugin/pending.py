@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from .checks import Check, Freeable, Pending, Remembered, Result
-from .explicit import changes, stem_of, undone
 from .files import real_path
 from .remembering import forget, load, update
 from .state import environment_directory, is_running, process_identity, state_directory
@@ -137,6 +136,8 @@ def _check(
 
 def _compare(check: Check, specs: Sequence[str], began: float | None) -> None:
     """Remember a transaction, if there was one: of conda, by its history, else by what is there now."""
+    from .explicit import changes, stem_of, undone
+
     before = undone(check.prefix, specs, check.specs, began) if began is not None else None
     if before is None and check.checked is not None:
         before = check.specs

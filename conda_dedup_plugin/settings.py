@@ -23,7 +23,7 @@ from conda_dedup_plugin.declared import (
     NOTIFY_DAYS,
     SNAPSHOT_DIR,
 )
-from conda_dedup_plugin.model import Goal, MethodChoice
+from conda_dedup_plugin.kinds import Goal, MethodChoice
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Enum)

@@ -11,10 +11,11 @@ import stat
 from typing import TYPE_CHECKING
 
 from conda_dedup_plugin.files import read_regular, real_path
-from conda_dedup_plugin.model import Manager, Tree, TreeKind
+from conda_dedup_plugin.kinds import Manager, TreeKind
 
 if TYPE_CHECKING:
     from conda_dedup_plugin.discovery_roots import Roots
+    from conda_dedup_plugin.model import Tree
 
 #: How the directories begin in which conda-build works; what is in them is gone or moved in a minute.
 BUILD_TREES = ("_h_env_placehold", "_test_env", "_build_env")
@@ -82,6 +83,8 @@ def is_package(path: str) -> bool:
 
 def environment_tree(path: str, roots: Roots) -> Tree:
     """Return the environment, virtual or not, at ``path``, which may lead to it through symbolic links."""
+    from conda_dedup_plugin.model import Tree
+
     root = real_path(path)
     return Tree(
         root=root,
@@ -95,11 +98,15 @@ def environment_tree(path: str, roots: Roots) -> Tree:
 
 def cache_tree(root: str, roots: Roots) -> Tree:
     """Return the package cache at the real path ``root``."""
+    from conda_dedup_plugin.model import Tree
+
     return Tree(root, TreeKind.CACHE, _cache_manager(root, roots), _cache_name(root))
 
 
 def uv_cache_tree(root: str) -> Tree:
     """Return the part of uv's cache with the unpacked wheels, by its real path."""
+    from conda_dedup_plugin.model import Tree
+
     return Tree(root, TreeKind.CACHE, Manager.UV, _cache_name(root))
 
 

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..model import Cause, Goal
+from .words import files
 
 if TYPE_CHECKING:
     from ..apply import Applied
@@ -48,11 +49,6 @@ def console(stderr: bool = False) -> Console:
 def printable(text: str) -> str:
     """Escape whatever a terminal might take for a command, and bytes that are no text."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def files(count: int) -> str:
-    """Write "1 file" or "1,204 files"."""
-    return f"{count:,} file" if count == 1 else f"{count:,} files"
 
 
 def print_report(report: Document, out: Console) -> None:
