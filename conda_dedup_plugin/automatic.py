@@ -20,12 +20,12 @@ from .inventory import scan_listed
 from .model import Reason, Scope
 from .plan import PlanOptions
 from .sharing.system import user
-from .snapshots import keep
 from .trees import is_environment, is_virtual_environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from .model import Tree
     from .settings import Settings
 
 __all__ = ["Command", "Shared", "everything", "lines", "share_changed", "share_touched", "snapshot_changed"]
@@ -99,7 +99,7 @@ def snapshot_changed(settings: Settings, command: Command) -> Iterator[str]:
     scope = everything(command.transactions)
     trees = {tree.root: tree for tree in scope.trees if not tree.is_cache}
     for root in changed_environments(scope, command).keys() & trees.keys():
-        yield from keep(settings.snapshot_dir, trees[root])
+        yield from _keep(settings, trees[root])
 
 
 def everything(more: Iterable[str] = ()) -> Scope:
@@ -153,7 +153,7 @@ def _share_all(run: _Run, scope: Scope, environments: Mapping[str, Changed]) -> 
         if root not in indices:
             continue
         index = indices[root]
-        notes = keep(run.settings.snapshot_dir, scope.trees[index])
+        notes = _keep(run.settings, scope.trees[index])
         if notes:
             yield Shared(scope.trees[index].name, 0, 0, 0, 0.0, tuple(notes))
         if run.settings.auto_budget == 0 or (begun and run.is_over):
@@ -165,6 +165,15 @@ def _share_all(run: _Run, scope: Scope, environments: Mapping[str, Changed]) -> 
         shared = _share(run, _only(scope, index), index, changed)
         if shared:
             yield shared
+
+
+def _keep(settings: Settings, tree: Tree) -> list[str]:
+    """Write a snapshot, if that is wanted; return what to tell."""
+    if not settings.snapshot_dir:
+        return []
+    from .snapshots import keep
+
+    return keep(settings.snapshot_dir, tree)
 
 
 def _note(root: str, changed: Changed) -> None:

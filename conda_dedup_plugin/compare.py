@@ -12,19 +12,25 @@ from typing import TYPE_CHECKING
 
 from .errors import DedupError
 from .model import Manager
-from .records.conda_meta import read_dists, read_record
+from .records.conda_meta import read_record
+from .records.contents import installed_stems
+from .records.heads import read_names
 from .records.package_cache import read_package
 from .records.pip_record import dist_infos, read_pip_record
 from .records.uv_cache import uv_wheels
 from .sharing.probe import file_system_at
+from .sharing.system import lstat
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .model import Claim, Tree
+    from .model import Claim, Dist, Tree
 
-#: So many environments that hold the same build are asked for its files; one with a file is enough.
+#: So many environments that hold the same build are asked for its files; one with a file that is shared is
+#: enough.
 MOST_DONORS = 4
+#: A file with so many names may soon have as many as its file system allows.
+_MANY_NAMES = 1000
 _SHARED_OBJECT = (".so", ".dylib", ".dll", ".pyd")
 
 
@@ -58,6 +64,7 @@ class Neighbours:
 
     def __init__(self, trees: Sequence[Tree], own: int, wanted: Wanted) -> None:
         self._trees = trees
+        self._root = trees[own].root
         self._wanted = wanted
         device = file_system_at(trees[own].root)
         near = [
@@ -66,7 +73,7 @@ class Neighbours:
         self._uv_caches = [index for index in near if trees[index].manager is Manager.UV]
         self._caches = [index for index in near if trees[index].is_cache and index not in self._uv_caches]
         self._environments = [index for index in near if not trees[index].is_cache]
-        self._dists: dict[int, dict[str, Path]] = {}
+        self._stems: dict[int, frozenset[str]] = {}
         self._wheels: dict[int, dict[tuple[str, str], Path]] = {}
 
     def same_package(self, stem: str, wanted: Mapping[str, Claim], listing: Listing) -> None:
@@ -83,16 +90,43 @@ class Neighbours:
         dist = next(iter(wanted.values())).dist
         asked = 0
         for index in self._environments:
-            path = self._dists_of(index).get(stem)
-            if path is None or asked >= MOST_DONORS:
+            if not left or asked >= MOST_DONORS:
+                return
+            if stem not in self._stems_of(index):
                 continue
-            try:
-                other, claims = read_record(path)
-            except DedupError:
-                continue
-            if other.identity == dist.identity:
+            found = self._from_environment(index, stem, dist, left)
+            if found is not None:
                 asked += 1
-                listing.add(index, {path: claims[path] for path in left if path in claims})
+                listing.add(index, found)
+                left = self._without(left, index, found)
+
+    def _from_environment(
+        self, index: int, stem: str, dist: Dist, left: Mapping[str, Claim]
+    ) -> dict[str, Claim] | None:
+        """Return what an environment has of a package; None if it has another one of that name."""
+        record = f"{self._trees[index].root}/conda-meta/{stem}.json"
+        try:
+            if all(_is_bytecode(path, claim) for path, claim in left.items()):
+                # of which a record says no more than that it is there
+                other, paths, _ = read_names(record)
+                found = {path: left[path]._replace(dist=other) for path in left.keys() & paths}
+            else:
+                other, claims = read_record(Path(record))
+                found = {path: claims[path] for path in left if path in claims}
+        except DedupError:
+            return None
+        return found if other.identity == dist.identity else None
+
+    def _without(self, left: Mapping[str, Claim], index: int, found: Mapping[str, Claim]) -> dict[str, Claim]:
+        """Return what is still to be found: what others share already is asked for no more."""
+        root = self._trees[index].root
+        return {
+            path: claim
+            for path, claim in left.items()
+            if path not in found
+            or found[path].sha256 != claim.sha256
+            or not _is_alike(f"{self._root}/{path}", f"{root}/{path}")
+        }
 
     def _from_cache(self, cache: int, stem: str, left: dict[str, Claim], listing: Listing) -> None:
         directory = f"{self._trees[cache].root}/{stem}"
@@ -130,10 +164,10 @@ class Neighbours:
                 asked += 1
                 listing.add(index, claims)
 
-    def _dists_of(self, index: int) -> dict[str, Path]:
-        if index not in self._dists:
-            self._dists[index] = read_dists(self._trees[index].root)
-        return self._dists[index]
+    def _stems_of(self, index: int) -> frozenset[str]:
+        if index not in self._stems:
+            self._stems[index] = installed_stems(self._trees[index].root)
+        return self._stems[index]
 
     def _wheels_of(self, index: int) -> dict[tuple[str, str], Path]:
         if index not in self._wheels:
@@ -143,6 +177,23 @@ class Neighbours:
             else:
                 self._wheels[index] = dist_infos(tree.root)
         return self._wheels[index]
+
+
+def _is_bytecode(path: str, claim: Claim) -> bool:
+    """Whether a package manager compiled a file where it is."""
+    return claim.sha256 is None and not claim.prefixed and not claim.no_link and path.endswith(".pyc")
+
+
+def _is_alike(own: str, other: str) -> bool:
+    """Whether two files may have the same bytes and one inode, and the other one is shared already."""
+    try:
+        one, two = lstat(own), lstat(other)
+    except OSError:
+        return False
+    alike = (one.st_dev, one.st_mode, one.st_uid, one.st_gid, one.st_size)
+    if alike != (two.st_dev, two.st_mode, two.st_uid, two.st_gid, two.st_size):
+        return False
+    return 1 < two.st_nlink < _MANY_NAMES
 
 
 def wheel_files(record: Path, root: str, wanted: Wanted) -> dict[str, Claim]:

@@ -11,6 +11,7 @@ from .errors import StateError
 from .journal import Journal
 from .leftovers import find_leftovers
 from .report import text, upkeep
+from .report.words import files
 from .verify import Verified, verify
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def check(prefix: str, verbose: bool) -> None:
     else:
         out.print(f"{OK} Shared files: none is damaged.\n")
     if leftovers:
-        out.print(f"{WRONG} Interrupted runs of conda-dedup left {text.files(len(leftovers))} behind.\n")
+        out.print(f"{WRONG} Interrupted runs of conda-dedup left {files(len(leftovers))} behind.\n")
         for left in leftovers if verbose else []:
             out.print(Text(f"  {text.printable(str(left))}"))
         out.print("Finish them with: conda dedup clean\n")
@@ -66,7 +67,7 @@ def fix(prefix: str, options: argparse.Namespace, confirm: Callable[[str], objec
         upkeep.print_repair(repair, applied, out)
         stays = bool(repair.beyond) or (applied is not None and applied.inodes < len(repair.copies))
         if leftovers:
-            confirm(f"{text.files(len(leftovers))} that interrupted runs left can be seen to.")
+            confirm(f"{files(len(leftovers))} that interrupted runs left can be seen to.")
             text.print_notes(recover(journal), text.console(stderr=True))
             scope = find(Request(prefixes=(prefix,), discover=False))
             _, kept = remove_leftovers(find_leftovers(scope), scan(scope, 1))

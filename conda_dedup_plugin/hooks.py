@@ -6,6 +6,7 @@ our part, and nothing is ever printed on stdout.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -157,11 +158,15 @@ def _work(command: str, settings: Settings) -> None:
     )
     if not may_have_changed(run):
         return
-    from .automatic import lines, share_changed, snapshot_changed
+    gc.freeze()  # what conda made need not be looked through again and again
+    try:
+        from .automatic import lines, share_changed, snapshot_changed
 
-    told = lines(settings, share_changed(settings, run), "conda dedup")
-    for line in told if settings.auto else snapshot_changed(settings, run):
-        _say(line)
+        told = lines(settings, share_changed(settings, run), "conda dedup")
+        for line in told if settings.auto else snapshot_changed(settings, run):
+            _say(line)
+    finally:
+        gc.unfreeze()
 
 
 def _notify(settings: Settings) -> None:

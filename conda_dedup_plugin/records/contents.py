@@ -6,6 +6,7 @@ same kind; the latter has the bytecode too that was compiled in the environment.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -62,6 +63,16 @@ class _DigestedRecord(msgspec.Struct, gc=False):
 _PACKAGE = msgspec.json.Decoder(_Listing)
 _RECORD = msgspec.json.Decoder(_Record)
 _DIGESTED = msgspec.json.Decoder(_DigestedRecord)
+
+
+def installed_stems(prefix: str) -> frozenset[str]:
+    """Return the packages of an environment as name-version-build, none if it cannot be listed."""
+    try:
+        with os.scandir(f"{prefix}/conda-meta") as entries:
+            names = [entry.name for entry in entries]
+    except OSError:
+        return frozenset()
+    return frozenset(name[:-5] for name in names if name.endswith(".json") and name[0] != ".")
 
 
 def cached_files(directory: str) -> list[File] | None:

@@ -67,7 +67,20 @@ class _Record(Heading, gc=False):
     paths_data: _Files | None = None
 
 
+class _Named(Heading, gc=False):
+    noarch: Any = None
+
+
+class Names(NamedTuple):
+    """What a package installed where; ``compiled``: its bytecode was made there, and has no digest."""
+
+    dist: Dist
+    paths: frozenset[str]
+    compiled: bool
+
+
 _DECODER = msgspec.json.Decoder(_Record)
+_NAMED = msgspec.json.Decoder(_Named)
 _NO_CONTENT = ("softlink", "directory")
 
 
@@ -81,3 +94,10 @@ def read_head(path: Path) -> Head:
     nobody_knows = not known and bool(sizes or (files and not said))
     wheels = [file for file in files if file.endswith(".dist-info/RECORD")]
     return Head(record.dist, None if nobody_knows else sum(known), record.url or "", record.md5 or "", wheels)
+
+
+def read_names(path: str) -> Names:
+    """Read whose files a record lists, and what they are called. RecordError: it cannot be read."""
+    record = decode(path, _NAMED)
+    noarch = record.noarch.get("type") if isinstance(record.noarch, dict) else record.noarch
+    return Names(record.dist, frozenset(record.files or ()), noarch == "python")

@@ -12,7 +12,8 @@ from rich.text import Text
 from ..declared import AUTO, AUTO_BUDGET, GOAL, METHOD
 from ..model import Method, Reason
 from ..ways import Why
-from .text import files, printable
+from .text import printable
+from .words import files
 
 if TYPE_CHECKING:
     from rich.console import Console

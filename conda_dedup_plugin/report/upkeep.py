@@ -9,7 +9,8 @@ from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
-from .text import files, print_left_alone, printable
+from .text import print_left_alone, printable
+from .words import files
 
 if TYPE_CHECKING:
     from rich.console import Console
