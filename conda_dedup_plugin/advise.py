@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from .model import TreeKind
 from .prediction import Asked, Creation, Predicted, Prediction
-from .records.conda_meta import read_dists
+from .records.contents import installed_stems
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
-    from pathlib import Path
+    from collections.abc import Collection, Iterable, Mapping, Set
 
     from .model import Scope
     from .settings import Settings
@@ -78,12 +77,12 @@ def advise(creation: Creation, scope: Scope, settings: Settings, but: Collection
     Only names of record files are looked at for that; records are read for the nearest one's bytes.
     """
     environments = {tree.root: tree for tree in scope.trees if tree.kind is TreeKind.ENVIRONMENT}
-    records = {root: read_dists(root) for root in environments if root not in but}
+    records = {root: installed_stems(root) for root in environments if root not in but}
     wanted = {asked.stem for asked in creation.packages}
     root = _nearest(wanted, records)
     if root is None:
         return None
-    stems = records[root].keys()
+    stems = records[root]
     names = {stem.rsplit("-", 2)[0] for stem in stems}
     missing = sorted({asked.name for asked in creation.packages if asked.stem not in stems})
     return Advice(
@@ -98,14 +97,14 @@ def advise(creation: Creation, scope: Scope, settings: Settings, but: Collection
     )
 
 
-def _nearest(wanted: Collection[str], records: Mapping[str, Mapping[str, Path]]) -> str | None:
+def _nearest(wanted: Set[str], records: Mapping[str, Set[str]]) -> str | None:
     """Return the root whose packages have the largest part in common with ``wanted``, of all of both."""
 
     def nearness(root: str) -> tuple[float, int]:
-        same = len(wanted & records[root].keys())
-        return same / len(wanted | records[root].keys()), same
+        same = len(wanted & records[root])
+        return same / len(wanted | records[root]), same
 
-    near = [root for root in records if len(wanted & records[root].keys()) >= max(NEAR * len(wanted), 1)]
+    near = [root for root in records if len(wanted & records[root]) >= max(NEAR * len(wanted), 1)]
     return max(sorted(near), key=nearness, default=None)
 
 

@@ -25,8 +25,7 @@ from .sharing.probe import file_system_at, probe
 from .sharing.system import user
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Iterable, Mapping, Sequence, Set
 
     from .model import Device, Scope
     from .settings import Settings
@@ -66,10 +65,12 @@ class Predicted:
 
 
 class Prediction:
-    """Looks packages up, one after the other; ``records`` are those of each environment by its root."""
+    """Looks packages up, one after the other; ``records`` has what each environment has, as
+    name-version-build, by its root.
+    """
 
     def __init__(
-        self, creation: Creation, scope: Scope, records: Mapping[str, Mapping[str, Path]], settings: Settings
+        self, creation: Creation, scope: Scope, records: Mapping[str, Set[str]], settings: Settings
     ) -> None:
         self._creation = creation
         self._records = records
@@ -128,7 +129,7 @@ class Prediction:
         return "", []
 
     def _installed(self, root: str, stem: str) -> list[File] | None:
-        return installed_files(os.fspath(self._records[root][stem]), digests=root in self._by_mamba)
+        return installed_files(f"{root}/conda-meta/{stem}.json", digests=root in self._by_mamba)
 
     def _is_linked(self, stem: str) -> bool:
         """Whether conda will hard-link this package: the first of its caches that has it is on the device.
