@@ -1,5 +1,8 @@
 """Where pip installs in an environment: looked at after every command, so cheap to import."""
 
+# Paths are plain strings here, as in Tree.root and in what scandir gives.
+# ruff: noqa: PTH112, PTH114
+
 from __future__ import annotations
 
 import os
