@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .commands import project_of
 from .files import read_regular
 from .model import Manager
-from .records.pip_record import directories
+from .sites import directories
 
 if TYPE_CHECKING:
     from .model import Tree

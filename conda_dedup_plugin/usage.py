@@ -12,8 +12,8 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from .records.pip_record import directories, site_packages
 from .sharing.system import REMOTE, file_system, open_root
+from .sites import directories, site_packages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

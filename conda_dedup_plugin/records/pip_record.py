@@ -8,13 +8,12 @@ import io
 import math
 import os
 import posixpath
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from packaging.tags import parse_tag
-from packaging.utils import canonicalize_name
-
 from ..model import Claim, Dist
+from ..sites import directories, site_packages
 from .reading import Memo, RecordError, Records, below_root, read_file
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 _SUFFIX = ".dist-info"
 #: A RECORD with any of these is no mere list of lines with commas.
 _ODD = ('"', "\r", "\0")
-_PYTHONS = ("python", "pypy")
+_SEPARATORS = re.compile(r"[-_.]+")
 #: No wheel has more tags; a file that says so may mean billions.
 _MOST_TAGS = 1000
 
@@ -84,32 +83,6 @@ def _is_condas(directory: str) -> bool:
         return False
 
 
-def site_packages(prefix: str) -> list[str]:
-    """Return the site-packages directories of an environment that exist, none of them through a link.
-
-    Python 3.10 of conda-forge has a link ``lib/python3.1``: what is found through it is known by the
-    other path.
-    """
-    libraries = []
-    for name in directories(prefix):
-        if name == "Lib":
-            libraries.append(f"{prefix}/Lib")
-        elif name == "lib":
-            pythons = (python for python in directories(f"{prefix}/lib") if python.startswith(_PYTHONS))
-            libraries += [f"{prefix}/lib/{python}" for python in pythons]
-    found = (f"{library}/site-packages" for library in libraries)
-    return [path for path in found if os.path.isdir(path) and not os.path.islink(path)]
-
-
-def directories(path: str) -> list[str]:
-    """Return the names of the directories in a directory, without links; none if it cannot be listed."""
-    try:
-        with os.scandir(path) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
-    except OSError:
-        return []
-
-
 def dist_infos(prefix: str) -> dict[tuple[str, str], Path]:
     """Return the RECORD of every wheel by (PEP 503 name, version), going by the directories' names alone.
 
@@ -135,7 +108,12 @@ def name_version(directory: str) -> tuple[str, str]:
     """Return what a directory is named after; the version is "" if the name does not say."""
     stem = os.path.basename(directory)[: -len(_SUFFIX)]
     name, version = stem.rsplit("-", 1) if "-" in stem else (stem, "")
-    return canonicalize_name(name), version
+    return _canonical(name), version
+
+
+def _canonical(name: str) -> str:
+    """Return a name as PEP 503 has it."""
+    return _SEPARATORS.sub("-", name).lower()
 
 
 def _name_version(directory: str) -> tuple[str, str]:
@@ -155,7 +133,7 @@ def _metadata_name_version(directory: str) -> tuple[str, str]:
         said.setdefault(key.lower(), value.strip())
     if not said.get("name") or not said.get("version"):
         raise RecordError(f"{path!r} is damaged: it has no name and version.")
-    return canonicalize_name(said["name"]), said["version"]
+    return _canonical(said["name"]), said["version"]
 
 
 def _tags(directory: str, warnings: list[str]) -> str:
@@ -171,6 +149,8 @@ def _tags(directory: str, warnings: list[str]) -> str:
     said = [line[4:].strip() for line in text.splitlines() if line[:4].lower() == "tag:"]
     if sum(math.prod(part.count(".") + 1 for part in tag.split("-")) for tag in said) > _MOST_TAGS:
         return ""
+    from packaging.tags import parse_tag  # what has no WHEEL file needs none
+
     try:
         tags = {tag for line in said for tag in parse_tag(line)}
     except ValueError:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from .pip_record import directories, dist_info_directories, name_version, read_wheel, read_wheels
+from ..sites import directories
+from .pip_record import dist_info_directories, name_version, read_wheel, read_wheels
 from .reading import Records
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from conda_dedup_plugin.demo.distributions import SITE_PACKAGES
 from conda_dedup_plugin.demo.wheels import make_wheel
 from conda_dedup_plugin.model import Manager, Tree, TreeKind
 from conda_dedup_plugin.records import RecordError, Records, read_claims, reading
-from conda_dedup_plugin.records.pip_record import dist_infos, read_pip_record, read_wheels, site_packages
+from conda_dedup_plugin.records.pip_record import dist_infos, read_pip_record, read_wheels
+from conda_dedup_plugin.sites import site_packages
 from tests.lab import needs
 from tests.lab.conda_wheel import importable
 from tests.records.test_conda_meta import check_claims, paths, sha256
