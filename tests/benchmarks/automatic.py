@@ -12,6 +12,7 @@ import argparse
 import json
 import os
 import re
+import resource
 import shutil
 import statistics
 import subprocess
@@ -125,10 +126,10 @@ def _conda(*words: str) -> Callable[[CondaLab], tuple[float, float, str]]:
     """Time a command: seconds on the clock and of processors, and what it said on stderr."""
 
     def timed(made: CondaLab) -> tuple[float, float, str]:
-        before, start = os.times(), time.perf_counter()
+        before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         done = made.conda(*words)
-        seconds, after = time.perf_counter() - start, os.times()
-        used = after.children_user + after.children_system - before.children_user - before.children_system
+        seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+        used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         return seconds, used, done.stderr
 
     return timed
@@ -166,7 +167,8 @@ def _judged(
     wall = {plugin: statistics.median(one[0] for one in runs) for plugin, runs in found.items()}
     used = {plugin: statistics.median(one[1] for one in runs) for plugin, runs in found.items()}
     # of pairs, for the machine has other things to do as well
-    difference = statistics.median(b[0] - a[0] for a, b in zip(found[False], found[True], strict=True))
+    pairs = list(zip(found[False], found[True], strict=True))
+    difference = statistics.median(b[0] - a[0] for a, b in pairs)
     judged = {
         "without": wall[False],
         "with": wall[True],
@@ -174,6 +176,7 @@ def _judged(
         "ratio": wall[True] / wall[False],
         "cpu_without": used[False],
         "cpu_with": used[True],
+        "cpu_difference": statistics.median(b[1] - a[1] for a, b in pairs),
         "cpu_ratio": used[True] / used[False],
         "least_without": min(one[0] for one in found[False]),
         "least_with": min(one[0] for one in found[True]),
