@@ -68,6 +68,7 @@ class _Record(Heading, gc=False):
 
 
 class _Named(Heading, gc=False):
+    files: list[str] | None = None
     noarch: Any = None
 
 
