@@ -40,17 +40,20 @@ _MOST_SAID = 200_000
 
 
 class _Said:
-    """What a claim says of a path, worked out once however many trees have it; ``tail`` ends its row."""
+    """What a claim says of a path, worked out once however many trees have it.
+
+    ``base`` and ``tail``, the end of its rows, only if there are any.
+    """
 
     __slots__ = ("base", "claim", "hazard", "path", "size", "tail")
 
-    def __init__(self, path: str, claim: Claim, dist: int) -> None:
+    def __init__(self, path: str, claim: Claim) -> None:
         self.claim = claim  # so that its id remains its own
         self.path = path
         self.hazard = hazard_of(path, claim)
-        self.base = base_key(claim, self.hazard)
         self.size = -1 if claim.sha256 is None else claim.size
-        self.tail = pack_name(self.hazard, path, pack_claim(claim, path, dist))
+        self.base = 0
+        self.tail = b""
 
 
 class _Seen:
@@ -126,6 +129,7 @@ class Counter:
         said_of, claim_of, index, least = self._said.get, claims.get, listing.index, self._min_size
         folders_of = listing.folders
         end = spot = 0
+        again = not tree.is_cache  # no other tree has the claims of a cache
         device = -1
         seen: dict[int, _Seen] = {}
         known_numbers = False
@@ -167,7 +171,11 @@ class Counter:
                 else:
                     said = said_of(id(claim))
                     if said is None or said.path != path:
-                        said = self._say(path, claim)
+                        said = _Said(path, claim)
+                        if again:
+                            if len(self._said) >= _MOST_SAID:
+                                self._said.clear()
+                            self._said[id(claim)] = said
                     hazard = said.hazard
                 counted = classes[hazard]
                 counted.files += 1
@@ -206,6 +214,8 @@ class Counter:
                     keys.append(0)
                     row = packed + pack_name(hazard, path, b"")
                 else:
+                    if not said.tail:
+                        self._complete(said)
                     stale = not said.base or said.size not in (-1, size)
                     keys.append(0 if stale else sized_key(said.base, size))
                     row = packed + said.tail
@@ -240,16 +250,15 @@ class Counter:
         listing.dists, self._fresh = self._fresh, {}
         return listing
 
-    def _say(self, path: str, claim: Claim) -> _Said:
-        """Work out what a claim says."""
+    def _complete(self, said: _Said) -> None:
+        """Work out what rows say with a claim."""
+        claim = said.claim
         dist = self._dists.get(claim.dist)
         if dist is None:
             dist = self._dists[claim.dist] = dist_id(claim.dist)
             self._fresh[dist] = claim.dist
-        if len(self._said) >= _MOST_SAID:
-            self._said.clear()
-        said = self._said[id(claim)] = _Said(path, claim, dist)
-        return said
+        said.base = base_key(claim, said.hazard)
+        said.tail = pack_name(said.hazard, said.path, pack_claim(claim, said.path, dist))
 
     def _known(self, listing: Listing, name: str, stat: os.stat_result, directory: int) -> _Seen:
         numbers = self._seen.setdefault(stat.st_dev, {})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import gc
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,11 +82,26 @@ def analyse(
     files of every size before. Not ``whole``: what the plan comes to is enough, for a report.
     """
     progress = progress or Progress()
-    inventory = scan(scope, min_size if look is None else 0, progress)
-    if look is not None:
-        look(inventory)
-        inventory.inodes = {key: inode for key, inode in inventory.inodes.items() if inode.size >= min_size}
-    return analyse_inventory(inventory, options, deep, progress, whole)
+    with _no_collection():
+        inventory = scan(scope, min_size if look is None else 0, progress)
+        if look is not None:
+            look(inventory)
+            inventory.inodes = {
+                key: inode for key, inode in inventory.inodes.items() if inode.size >= min_size
+            }
+        return analyse_inventory(inventory, options, deep, progress, whole)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Leave garbage alone that is none: millions of small objects are made here, and no cycles."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def analyse_inventory(

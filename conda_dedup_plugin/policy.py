@@ -20,6 +20,8 @@ _PLAIN_LIBRARY = re.compile(r"(?:^|/)lib[^/]*\.(?:so(?:\.\d+)*|dylib)$")
 _ABI_TAG = re.compile(r"\.(?:cpython-|pypy|abi3\.|graalpy)")
 #: What the code signature of an application on macOS seals.
 _BUNDLE = re.compile(r"[^/]\.app/Contents/", re.IGNORECASE)
+#: What has none of these, nor ".so" in it, is not native by its name: sooner told than by the pattern.
+_NATIVE_SUFFIXES = (".dylib", ".dll", ".pyd", ".a")
 _MUTABLE_SUFFIXES = (".pem", ".db", ".sqlite", ".sqlite3", ".mdb", ".ldb", ".lock")
 _MUTABLE_DIRECTORIES = ("etc/", "var/")
 _NATIVE_MAGIC = (
@@ -55,7 +57,7 @@ def hazard_of(path: str, claim: Claim | None) -> Hazard:
         return Hazard.MUTABLE
     if path.endswith(".pyc"):
         return Hazard.BYTECODE
-    if _NATIVE.search(path):
+    if (".so" in path or path.endswith(_NATIVE_SUFFIXES)) and _NATIVE.search(path):
         return Hazard.NATIVE
     if claim is None or claim.pip:
         return Hazard.UNTRACKED
