@@ -16,6 +16,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ..model import Reason
+from . import leases
+from .closing import Closer
 from .exchanges import Exchanger
 from .interrupts import deferred_interrupts
 from .job import Job, OpenFile, TaskT, changes, results
@@ -56,12 +58,14 @@ class Batches(Exchanger[TaskT]):
         self._most_descriptors = _most_descriptors()
         #: The sources of the bytecode in the batch.
         self._sources: dict[InodeKey, OpenSource] = {}
+        self._closer = Closer()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._close()
+        self._closer.wait()
         self._stagings.close()
         self._directories.close()
 
@@ -97,7 +101,7 @@ class Batches(Exchanger[TaskT]):
             yield from self.run(list(again))
 
     def _descriptors(self) -> int:
-        files = len(self._keepers) + len(self._batch) + len(self._sources)
+        files = len(self._keepers) + len(self._batch) + len(self._sources) + len(self._closer)
         return files + len(self._directories) + len(self._stagings)
 
     def _goes_with_last(self, task: TaskT) -> bool:
@@ -208,12 +212,19 @@ class Batches(Exchanger[TaskT]):
 
     def _close(self) -> None:
         """Close everything of the batch; with the descriptors go the leases."""
-        while self._batch:
-            self._batch.pop().close()
-        while self._sources:
-            self._sources.popitem()[1].close()
         while self._keepers:
             os.close(self._keepers.popitem()[1].descriptor)
+        while self._sources:
+            self._sources.popitem()[1].close()
+        replaced = []
+        while self._batch:
+            job = self._batch.pop()
+            if job.outcome is not None and job.outcome.method is not None:
+                leases.give_back(job.old.descriptor)  # nobody is to wait until the device has freed it
+                replaced.append(job.old.descriptor)
+            else:
+                job.close()
+        self._closer.close(replaced)
         self._directories.trim()
 
 
