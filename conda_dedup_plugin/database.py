@@ -135,16 +135,27 @@ def _set_mode(connection: sqlite3.Connection, mode: str, patience: float) -> Non
 
 
 @contextlib.contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Do what is in the block as one transaction, or nothing of it."""
-    connection.execute("BEGIN IMMEDIATE")
+def transaction(connection: sqlite3.Connection, durable: bool = True) -> Iterator[None]:
+    """Do what is in the block as one transaction, or nothing of it.
+
+    Not ``durable``: it survives a loss of power only together with the next one that is. Where the file is
+    kept without a log, it is durable in any case.
+    """
+    lazy = not durable and connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    if lazy:
+        connection.execute("PRAGMA synchronous=NORMAL")
     try:
-        yield
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):
-            connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+    finally:
+        if lazy:
+            connection.execute("PRAGMA synchronous=FULL")
 
 
 def _is_remote(directory: Path) -> bool:

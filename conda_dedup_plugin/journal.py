@@ -110,29 +110,30 @@ class Journal:
         self._insert("done", changes, freed)
 
     def _insert(self, state: str, changes: Sequence[Change], freed: Sequence[int]) -> list[int]:
-        try:
-            with database.transaction(self._connection):
-                first = self._connection.execute("SELECT COALESCE(MAX(id), 0) + 1 FROM change").fetchone()[0]
-                numbers = list(range(first, first + len(changes)))
-                self._connection.executemany(
-                    f"INSERT INTO change VALUES ({', '.join('?' * COLUMNS)})",
-                    [
-                        row_of(number, self.run, state, change, size)
-                        for number, change, size in zip(numbers, changes, freed, strict=True)
-                    ],
-                )
-        except (sqlite3.Error, UnicodeDecodeError) as exc:
-            raise StateError(f"the journal cannot be written to ({exc})") from exc
+        with _writable(), database.transaction(self._connection):
+            first = self._connection.execute("SELECT COALESCE(MAX(id), 0) + 1 FROM change").fetchone()[0]
+            numbers = list(range(first, first + len(changes)))
+            self._connection.executemany(
+                f"INSERT INTO change VALUES ({', '.join('?' * COLUMNS)})",
+                [
+                    row_of(number, self.run, state, change, size)
+                    for number, change, size in zip(numbers, changes, freed, strict=True)
+                ],
+            )
         return numbers
 
     def resolve(self, results: Iterable[tuple[int, str, int]]) -> None:
-        """Write down what came of intents: (number, state, bytes freed); state: done, dropped, conflict."""
+        """Write down what came of intents: (number, state, bytes freed); state: done, dropped, conflict.
+
+        Durable no later than what is written next: a loss of power before that leaves the intents, from which
+        it is found out again what came of them.
+        """
         known = list(results)
-        self.write(
-            "UPDATE change SET state = ?, bytes_freed = ? WHERE id = ?",
-            [(state, freed, number) for number, state, freed in known],
-        )
-        self.write("DELETE FROM change WHERE id = ? AND state = 'dropped'", [(row[0],) for row in known])
+        kept = [(state, freed, number) for number, state, freed in known if state != "dropped"]
+        dropped = [(number,) for number, state, _ in known if state == "dropped"]
+        with _writable(), database.transaction(self._connection, durable=False):
+            self._connection.executemany("UPDATE change SET state = ?, bytes_freed = ? WHERE id = ?", kept)
+            self._connection.executemany("DELETE FROM change WHERE id = ?", dropped)
 
     def open_intents(self) -> list[Entry]:
         """Return the intents of runs whose process is gone."""
@@ -194,11 +195,8 @@ class Journal:
 
     def write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         """Carry out one statement for each of ``rows``, all or none; durable on return."""
-        try:
-            with database.transaction(self._connection):
-                self._connection.executemany(statement, rows)
-        except (sqlite3.Error, UnicodeDecodeError) as exc:
-            raise StateError(f"the journal cannot be written to ({exc})") from exc
+        with _writable(), database.transaction(self._connection):
+            self._connection.executemany(statement, rows)
 
 
 class NoJournal(Journal):
@@ -207,6 +205,15 @@ class NoJournal(Journal):
     def __init__(self) -> None:
         super().__init__(sqlite3.connect(":memory:", isolation_level=None))
         database.make_tables(self._connection)
+
+
+@contextlib.contextmanager
+def _writable() -> Iterator[None]:
+    """Turn what the file says when it cannot be written to into a StateError."""
+    try:
+        yield
+    except (sqlite3.Error, UnicodeDecodeError) as exc:
+        raise StateError(f"the journal cannot be written to ({exc})") from exc
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..model import Inode, InodeKey, Method, Reason
 from . import darwin
 from .compare import same_bytes
-from .opening import as_planned, is_privileged, open_inode, open_name
+from .opening import as_planned, is_privileged, open_inode, open_name, xattrs_of
 from .outcome import SkipError
 from .private import Replacer
 from .staging import COPY_SUFFIX
@@ -79,7 +79,7 @@ class Cloner(Replacer["Share"]):
         stat = os.fstat(descriptor)
         if not as_planned(stat, inode):
             raise SkipError(Reason.CHANGED)
-        if is_privileged(descriptor) or refused(stat) is not None:
+        if is_privileged(stat, xattrs_of(descriptor)) or refused(stat) is not None:
             raise SkipError(Reason.KEEPER_GONE)
         return descriptor
 

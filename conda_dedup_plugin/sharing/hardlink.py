@@ -74,9 +74,10 @@ class Hardlinker(Batches["Share"]):
             raise SkipError(Reason.OTHER_OWNER)
         if old.stat.st_mode != keeper.stat.st_mode:
             raise SkipError(Reason.OTHER_MODE)
-        if xattrs_of(old.descriptor) != xattrs_of(keeper.descriptor):
+        attributes = xattrs_of(old.descriptor)
+        if attributes != xattrs_of(keeper.descriptor):
             raise SkipError(Reason.OTHER_XATTRS)
-        if is_privileged(old.descriptor):
+        if is_privileged(old.stat, attributes):
             raise SkipError(Reason.SETID)
         if self._devices[old.inode.key.device].remote:
             youngest = time.time_ns() - YOUNG_NS

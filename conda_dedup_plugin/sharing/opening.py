@@ -108,9 +108,9 @@ def xattrs_of(descriptor: int) -> bytes:
     return attributes_of(descriptor)
 
 
-def is_privileged(descriptor: int) -> bool:
-    """Whether an open file is setuid or setgid, or has file capabilities."""
-    return bool(os.fstat(descriptor).st_mode & SETID_BITS) or has_capabilities(attributes_of(descriptor))
+def is_privileged(stat: os.stat_result, attributes: bytes) -> bool:
+    """Whether a file is setuid or setgid, or has file capabilities, by all its extended attributes."""
+    return bool(stat.st_mode & SETID_BITS) or has_capabilities(attributes)
 
 
 def as_planned(stat: os.stat_result, inode: Inode) -> bool:

@@ -19,7 +19,7 @@ from .batches import READ_BEFORE_LEASE, Batches
 from .compare import same_bytes
 from .copying import copy_bytes, digest_of
 from .job import Job, OpenFile, TaskT
-from .opening import as_planned, is_privileged, open_inode, open_name, untouched
+from .opening import as_planned, is_privileged, open_inode, open_name, untouched, xattrs_of
 from .outcome import SkipError
 from .system import copy_metadata, is_gone, set_times
 
@@ -91,7 +91,7 @@ class Replacer(Batches[TaskT]):
         """Raise SkipError if it may not be."""
         if not as_planned(old.stat, old.inode):
             raise SkipError(Reason.CHANGED)
-        if is_privileged(old.descriptor):
+        if is_privileged(old.stat, xattrs_of(old.descriptor)):
             raise SkipError(Reason.SETID)
 
     def _copy(self, task: TaskT, old: OpenFile, staging: Staging) -> OpenFile:

@@ -48,6 +48,8 @@ class Staging:
         #: Its path in the tree.
         self.path = f"{below}/{STAGING_PREFIX}{run}" if below else f"{STAGING_PREFIX}{run}"
         self.descriptor = descriptor
+        #: The device it lies on.
+        self.device = os.fstat(descriptor).st_dev
 
     @classmethod
     def make(cls, run: str, root: str, below: str, directories: Directories) -> Staging:
@@ -76,11 +78,6 @@ class Staging:
             raise PermissionError(errno.EPERM, "it is not ours")
         below, _, last = path.rpartition("/")
         return cls(last[len(STAGING_PREFIX) :], root, below, descriptor)
-
-    @property
-    def device(self) -> int:
-        """The device it lies on."""
-        return os.fstat(self.descriptor).st_dev
 
     def new_name(self) -> str:
         """A name that nothing has used."""
