@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -107,6 +108,7 @@ def apply_plan(
     """
     book = Journal.open(patience=patience) if journal else NoJournal()
     applied = Applied()
+    gc.freeze()  # the analysis stays until the end: nothing is gained by searching it again and again
     try:
         with ExitStack() as stack:
             if journal:
@@ -122,6 +124,7 @@ def apply_plan(
             book.finish()
             history.compact(book, time.time())
     finally:
+        gc.unfreeze()
         book.close()
     return applied
 

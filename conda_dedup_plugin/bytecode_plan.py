@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from .compiled import Unit
-    from .hardlinks import Places
+    from .meetings import Places
     from .model import Device, Inode, Scope
 
 

@@ -2,65 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from .layouts import BLOCK
+from .meetings import Places
 from .model import Hazard, Reason
-from .policy import HARDLINK_REFUSED, in_bundle, loader_sensitive, takes_any_mtime
+from .policy import HARDLINK_REFUSED, in_bundle, takes_any_mtime
 from .reflinks import clone_refused, reflink_refused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .model import Device, Inode, InodeKey, Name, Scope
+    from .model import Device, Inode, InodeKey, Name, Scope, Tree
     from .plan import PlanOptions
 
-#: Where two names of one inode meet in front of a loader: an environment, or one package of a cache.
-Place = tuple[int, str]
 
+class _Trees(NamedTuple):
+    """What the trees have in common in which an inode has its names."""
 
-class Places:
-    """At which places an inode has (or will have) names, and whether a loader is sensitive to them."""
+    any_selected: bool
+    all_selected: bool
+    cache: bool
+    conda_cache: bool
+    frozen: bool
 
-    def __init__(self, scope: Scope) -> None:
-        self._scope = scope
-        self._at: dict[InodeKey, dict[Place, bool]] = {}
-        self._links: dict[InodeKey, int] = {}
-
-    def _of(self, inode: Inode) -> dict[Place, bool]:
-        places: dict[Place, bool] = {}
-        for name in inode.names:
-            inside = name.path.split("/", 1)[0] if self._scope.trees[name.tree].is_cache else ""
-            place = (name.tree, inside)
-            places[place] = places.get(place, False) or loader_sensitive(name.path)
-        return places
-
-    def add(self, keeper: Inode) -> None:
-        """Note the names of a keeper."""
-        self._at[keeper.key] = self._of(keeper)
-        self._links[keeper.key] = keeper.nlink
-
-    def link(self, duplicate: Inode, keeper: Inode) -> None:
-        """Note that the names of ``duplicate`` will be the keeper's."""
-        at = self._at[keeper.key]
-        for place, sensitive in self._of(duplicate).items():
-            at[place] = at.get(place, False) or sensitive
-        self._links[keeper.key] += len(duplicate.names)
-
-    def conflict(self, duplicate: Inode, keeper: Inode) -> bool:
-        """Whether linking would let a loader find one file where it found two."""
-        at = self._at[keeper.key]
-        return any(
-            place in at and (sensitive or at[place]) for place, sensitive in self._of(duplicate).items()
+    @classmethod
+    def of(cls, trees: Sequence[Tree]) -> _Trees:
+        return cls(
+            any_selected=any(tree.selected for tree in trees),
+            all_selected=all(tree.selected for tree in trees),
+            cache=any(tree.is_cache for tree in trees),
+            conda_cache=any(tree.is_conda_cache for tree in trees),
+            frozen=any(tree.frozen for tree in trees),
         )
-
-    def meet(self, duplicate: Inode, keeper: Inode) -> bool:
-        """Whether one environment, or one package of a cache, would have both as one file."""
-        return not self._at[keeper.key].keys().isdisjoint(self._of(duplicate))
-
-    def links(self, keeper: Inode) -> int:
-        """How many names the keeper will have by now."""
-        return self._links[keeper.key]
 
 
 class HardlinkRules:
@@ -79,6 +53,8 @@ class HardlinkRules:
         self._retimed = retimed or {}
         self._options = options
         self._standings: dict[object, tuple[int, bool, bool]] = {}
+        #: By the indices of the trees: most inodes have their names in one of a few trees.
+        self._trees: dict[tuple[int, ...], _Trees] = {}
         self._refused_classes = dict(HARDLINK_REFUSED)
         if options.hardlink_untracked:
             del self._refused_classes[Hazard.UNTRACKED]
@@ -115,10 +91,8 @@ class HardlinkRules:
             known = self._standings.get(kind)
             if known is not None:
                 return known
-        found = self._scope.trees_of(inode)
-        cache = (
-            0 if any(tree.is_conda_cache for tree in found) else 1 if any(t.is_cache for t in found) else 2
-        )
+        trees = self._trees_of(inode)
+        cache = 0 if trees.conda_cache else 1 if trees.cache else 2
         movable = self.immovable(inode) is None
         changeable = (
             reflink_refused(inode, self._scope, self._options) is None
@@ -128,10 +102,17 @@ class HardlinkRules:
             self._standings[kind] = (cache, movable, changeable)
         return cache, movable, changeable
 
+    def _trees_of(self, inode: Inode) -> _Trees:
+        key = tuple([name.tree for name in inode.names])
+        found = self._trees.get(key)
+        if found is None:
+            found = self._trees[key] = _Trees.of(self._scope.trees_of(inode))
+        return found
+
     def immovable(self, inode: Inode) -> Reason | None:
         """Why no name of ``inode`` may be given to any keeper, if so."""
-        trees = self._scope.trees_of(inode)
-        if not any(tree.selected for tree in trees):
+        trees = self._trees_of(inode)
+        if not trees.any_selected:
             return Reason.NOT_SELECTED
         if inode.privileged:
             return Reason.SETID
@@ -141,13 +122,13 @@ class HardlinkRules:
             return self._refused_classes[inode.hazard]
         if self._in_bundle(inode):
             return Reason.BUNDLE
-        if any(tree.is_conda_cache for tree in trees) and not self._options.include_cache:
+        if trees.conda_cache and not self._options.include_cache:
             return Reason.CACHE_NAME
-        if any(tree.frozen for tree in trees) and not self._options.override_frozen:
+        if trees.frozen and not self._options.override_frozen:
             return Reason.FROZEN
         if inode.nlink > len(inode.names):
             return Reason.NAMES_OUTSIDE
-        if not all(tree.selected for tree in trees):
+        if not trees.all_selected:
             return Reason.NOT_SELECTED
         if not self._options.may_change(inode):
             return Reason.OTHER_OWNER
@@ -165,7 +146,9 @@ class HardlinkRules:
         reason = self.immovable(inode)
         if reason is not None:
             return None, reason
-        for keeper in sorted(keepers, key=lambda keeper: self.distance(inode, keeper)):
+        if len(keepers) > 1:
+            keepers = sorted(keepers, key=lambda keeper: self.distance(inode, keeper))
+        for keeper in keepers:
             why = self._refused(inode, keeper, places)
             if why is None:
                 return keeper, None
@@ -226,9 +209,9 @@ class HardlinkRules:
 
     def _caches_differ(self, inode: Inode, keeper: Inode) -> bool:
         """Whether a link would tie a cache to another one; ``conda clean`` would take it for used."""
-        caches = {name.tree for name in inode.names if self._scope.trees[name.tree].is_cache}
-        if not caches:
+        if not self._trees_of(inode).cache:
             return False
+        caches = {name.tree for name in inode.names if self._scope.trees[name.tree].is_cache}
         keeps = {name.tree for name in keeper.names if self._scope.trees[name.tree].is_cache}
         if self._options.include_cache:
             return False
@@ -240,7 +223,7 @@ class HardlinkRules:
         def files(names: Sequence[Name]) -> set[tuple[object, str]]:
             return {(name.claim.dist.identity, name.claim.path) for name in names if name.claim}
 
-        if any(tree.is_cache for tree in self._scope.trees_of(keeper)):
+        if self._trees_of(keeper).cache:
             return True
         return not files(inode.names).isdisjoint(files(keeper.names))
 
@@ -248,8 +231,8 @@ class HardlinkRules:
         """A frozen environment's own inode is left alone; one that its cache holds too is the cache's."""
         if self._options.override_frozen:
             return True
-        trees = self._scope.trees_of(keeper)
-        return any(tree.is_cache for tree in trees) or not any(tree.frozen for tree in trees)
+        trees = self._trees_of(keeper)
+        return trees.cache or not trees.frozen
 
     def in_upper_layer(self, inode: Inode) -> bool:
         """False for a file of an overlay that may lie in a lower layer."""

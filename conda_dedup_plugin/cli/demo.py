@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
 import shlex
 import sys
 import time
@@ -107,6 +105,8 @@ def _show(home: Path, prog: str, say: Callable[[str], None] | None) -> dict[str,
 
 def _check_needed() -> None:
     """Whether the extra is installed: modules to run, distributions to make packages of."""
+    import importlib.metadata
+
     for module, distribution in _NEEDED.items():
         try:
             importlib.import_module(module)

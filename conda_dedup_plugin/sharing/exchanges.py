@@ -42,8 +42,9 @@ class Exchanger(abc.ABC, Generic[TaskT]):
         """Return the bytes gained by a job that is done."""
 
     def _lease(self, *files: OpenFile) -> None:
-        if any(leases.take(one.descriptor) is Lease.BUSY for one in files):
-            raise SkipError(Reason.BUSY)
+        for one in files:
+            if leases.take(one.descriptor) is Lease.BUSY:
+                raise SkipError(Reason.BUSY)
         if not leases.EXIST and any(map(changed, files)):
             raise SkipError(Reason.CHANGED)
 

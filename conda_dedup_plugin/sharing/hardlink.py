@@ -12,7 +12,7 @@ from . import leases
 from .batches import READ_BEFORE_LEASE, Batches
 from .compare import same_bytes
 from .job import Job, OpenFile
-from .opening import as_planned, is_privileged, open_inode, untouched, xattrs_of
+from .opening import as_planned, is_privileged, see_inode, untouched, xattrs_of
 from .outcome import SkipError
 from .system import is_gone
 
@@ -40,8 +40,8 @@ class Hardlinker(Batches["Share"]):
         while planned.key in self._successors:
             planned = self._successors[planned.key]
         keeper = self._open_keeper(planned)
-        descriptor = open_inode(self._scope, task.duplicate, self._directories)
-        job = Job(task, OpenFile(task.duplicate, descriptor, os.fstat(descriptor)), keeper)
+        descriptor, stat = see_inode(self._scope, task.duplicate, self._directories)
+        job = Job(task, OpenFile(task.duplicate, descriptor, stat), keeper)
         try:
             self._check(job.old, keeper)
             self._sync_once(keeper)
@@ -56,12 +56,12 @@ class Hardlinker(Batches["Share"]):
         found = self._keepers.get(inode.key)
         if found is None:
             try:
-                descriptor = open_inode(self._scope, inode, self._directories)
+                descriptor, stat = see_inode(self._scope, inode, self._directories)
             except OSError as exc:
                 if exc.errno in (errno.EMFILE, errno.ENFILE):
                     raise
                 raise SkipError(Reason.KEEPER_GONE) from exc
-            found = self._keepers[inode.key] = OpenFile(inode, descriptor, os.fstat(descriptor))
+            found = self._keepers[inode.key] = OpenFile(inode, descriptor, stat)
         return found
 
     def _check(self, old: OpenFile, keeper: OpenFile) -> None:

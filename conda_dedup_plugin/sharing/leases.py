@@ -14,6 +14,9 @@ import sys
 if sys.platform == "linux":
     import fcntl
 
+    #: A signal that is ignored by default.
+    _IGNORED = int(signal.SIGURG)
+
 #: Whether this system has leases at all; elsewhere a file is looked at instead.
 EXIST = sys.platform == "linux"
 _SETSIG = 10
@@ -41,7 +44,7 @@ def take(descriptor: int) -> Lease:
         return Lease.UNSUPPORTED
     else:
         try:
-            fcntl.fcntl(descriptor, _SETSIG, signal.SIGURG)
+            fcntl.fcntl(descriptor, _SETSIG, _IGNORED)  # each time: a lease that is lost loses it
             fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         except OSError as exc:
             if exc.errno == errno.EAGAIN:

@@ -64,6 +64,7 @@ _EXCHANGES = {
 }
 _PATH = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+_READ_UNNOTED = _READ | os.O_NOATIME
 _CAPABILITIES = b"security.capability"
 
 flush = os.fsync
@@ -74,11 +75,16 @@ def _libc() -> Any:
     return ctypes.CDLL(None, use_errno=True)
 
 
+@functools.cache
+def _function(name: str) -> Any:
+    return getattr(_libc(), name, None)
+
+
 def _call(name: str, *args: object) -> int:
-    function = getattr(_libc(), name, None)
+    function = _function(name)
     if function is None:
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), name)
-    result = int(function(*args))
+    result: int = function(*args)
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
@@ -88,8 +94,7 @@ def _call(name: str, *args: object) -> int:
 def exchange(first_dir: int, first: str, second_dir: int, second: str) -> None:
     """Swap what two names stand for, in one step: ``renameat2(RENAME_EXCHANGE)``."""
     _call(
-        "renameat2", first_dir, os.fsencode(first), second_dir, os.fsencode(second),
-        ctypes.c_uint(_RENAME_EXCHANGE),
+        "renameat2", first_dir, os.fsencode(first), second_dir, os.fsencode(second), _RENAME_EXCHANGE
     )  # fmt: skip
 
 
@@ -139,7 +144,12 @@ def ioctl(descriptor: int, request: int, buffer: bytearray) -> None:
 
 
 def open_file(name: str, directory: int, key: InodeKey) -> int:
-    """Open ``name`` for reading if it is the regular file ``key``; raise ChangedError if it is not.
+    """Open ``name`` for reading if it is the regular file ``key``; raise ChangedError if it is not."""
+    return open_seen(name, directory, key)[0]
+
+
+def open_seen(name: str, directory: int, key: InodeKey) -> tuple[int, os.stat_result]:
+    """Do the same, and tell what the inode was like right before it was opened.
 
     Neither a fifo nor a device is ever opened for reading: the name is first opened as a mere path.
     """
@@ -149,9 +159,9 @@ def open_file(name: str, directory: int, key: InodeKey) -> int:
         if not stat_module.S_ISREG(stat.st_mode) or (stat.st_dev, stat.st_ino) != key:
             raise ChangedError(name)
         try:
-            return os.open(f"/proc/self/fd/{path}", _READ | os.O_NOATIME)
+            return os.open(f"/proc/self/fd/{path}", _READ_UNNOTED), stat
         except PermissionError:
-            return os.open(f"/proc/self/fd/{path}", _READ)
+            return os.open(f"/proc/self/fd/{path}", _READ), stat
     finally:
         os.close(path)
 

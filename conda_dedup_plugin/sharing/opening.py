@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 from ..model import SETID_BITS
 from .outcome import ChangedError
 from .system import attributes_of, has_capabilities, open_directory, open_file, open_root
+
+if sys.platform == "linux":
+    from .linux import open_seen
+else:
+
+    def open_seen(name: str, directory: int, key: InodeKey) -> tuple[int, os.stat_result]:
+        """Open a file as :func:`open_file` does, and tell what it is like."""
+        descriptor = open_file(name, directory, key)
+        return descriptor, os.fstat(descriptor)
+
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -93,14 +104,19 @@ def open_inode(scope: Scope, inode: Inode, directories: Directories | None = Non
     if directories is None:
         with Directories() as own:
             return open_inode(scope, inode, own)
-    error: OSError = ChangedError("no name")
+    return see_inode(scope, inode, directories)[0]
+
+
+def see_inode(scope: Scope, inode: Inode, directories: Directories) -> tuple[int, os.stat_result]:
+    """Open ``inode`` as :func:`open_inode` does, and tell what it was like then."""
+    error: OSError | None = None
     for name in inode.names:
         try:
             directory, last = directories.parent(scope.trees[name.tree].root, name.path)
-            return open_name(directory, last, inode.key)
+            return open_seen(last, directory, inode.key)
         except OSError as exc:
             error = exc
-    raise error
+    raise error or ChangedError("no name")
 
 
 def xattrs_of(descriptor: int) -> bytes:

@@ -112,18 +112,19 @@ class Staging:
 
     def holds(self, name: str, key: InodeKey) -> bool:
         """Whether ``name`` in it stands for this very inode."""
-        return self._key(name) == key
-
-    def has(self, name: str) -> bool:
-        """Whether ``name`` in it stands for anything."""
-        return self._key(name) is not None
-
-    def _key(self, name: str) -> InodeKey | None:
         try:
             stat = stat_at(name, self.descriptor)
         except FileNotFoundError:
-            return None
-        return InodeKey(stat.st_dev, stat.st_ino)
+            return False
+        return (stat.st_dev, stat.st_ino) == key
+
+    def has(self, name: str) -> bool:
+        """Whether ``name`` in it stands for anything."""
+        try:
+            stat_at(name, self.descriptor)
+        except FileNotFoundError:
+            return False
+        return True
 
     def drop(self, name: str, key: InodeKey) -> bool:
         """Remove ``name`` if it stands for this very inode: nothing is ever deleted by name alone."""
