@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 MOST_NAMES = 200
 LONGEST_SECONDS = 0.05
 #: A batch ends when it holds more open files and directories, at the latest a third of what may be open.
+#: Those that the last two have replaced may still be open besides: half of each, at most.
 MOST_DESCRIPTORS = 1000
 #: Files from here on are read once before anybody could be kept waiting.
 READ_BEFORE_LEASE = 4 * 1024 * 1024
@@ -101,7 +102,7 @@ class Batches(Exchanger[TaskT]):
             yield from self.run(list(again))
 
     def _descriptors(self) -> int:
-        files = len(self._keepers) + len(self._batch) + len(self._sources) + len(self._closer)
+        files = len(self._keepers) + len(self._batch) + len(self._sources)
         return files + len(self._directories) + len(self._stagings)
 
     def _goes_with_last(self, task: TaskT) -> bool:

@@ -6,8 +6,8 @@ system mounted with ``discard`` tells the device of each of them.
 
 from __future__ import annotations
 
+import _thread
 import os
-import threading
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -22,34 +22,28 @@ class Closer:
     """Closes lots of descriptors on which nobody waits any more: they hold no lease."""
 
     def __init__(self) -> None:
-        self._lots: deque[tuple[threading.Thread, int]] = deque()
-
-    def __len__(self) -> int:
-        """How many descriptors may still be open."""
-        while self._lots and not self._lots[0][0].is_alive():
-            self._lots.popleft()
-        return sum(count for _, count in self._lots)
+        #: One for each lot that is being closed, locked until it is.
+        self._lots: deque[_thread.LockType] = deque()
 
     def close(self, descriptors: Iterable[int]) -> None:
         """Close them some time soon, and return at once unless much is being closed already."""
         runs = _runs(descriptors)
         if not runs:
             return
-        while len(self._lots) >= MOST_LOTS:
-            self._lots.popleft()[0].join()
-        thread = threading.Thread(target=_close, args=(runs,), name="conda-dedup-close")
+        if len(self._lots) >= MOST_LOTS:
+            self._lots.popleft().acquire()
+        closing = _thread.allocate_lock()
+        closing.acquire()
         try:
-            thread.start()
-        except RuntimeError:  # no more threads for this user
-            _close(runs)
-        else:
-            self._lots.append((thread, sum(map(len, runs))))
+            _thread.start_new_thread(_close, (runs, closing))
+        except RuntimeError:  # this user may have no more threads
+            _close(runs, closing)
+        self._lots.append(closing)
 
     def wait(self) -> None:
         """Return when all are closed."""
         while self._lots:
-            self._lots[0][0].join()
-            self._lots.popleft()
+            self._lots.popleft().acquire()
 
 
 def _runs(descriptors: Iterable[int]) -> list[range]:
@@ -63,6 +57,7 @@ def _runs(descriptors: Iterable[int]) -> list[range]:
     return runs
 
 
-def _close(runs: list[range]) -> None:
+def _close(runs: list[range], closing: _thread.LockType) -> None:
     for run in runs:
         os.closerange(run.start, run.stop)  # one call: nothing else in Python waits for it
+    closing.release()
