@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import argparse
 
+    from ..apply import Applied
     from ..engine import Analysis
 
 NAME = "apply"
@@ -42,7 +43,6 @@ def execute(options: argparse.Namespace) -> int:
     from ..errors import StateError
     from ..notices import forget
     from ..recall import forget as forget_reports
-    from ..report import json, text
     from .bars import progress_for
     from .common import analysis_of, finish_interrupted, remember, require_consent
 
@@ -75,21 +75,32 @@ def execute(options: argparse.Namespace) -> int:
             hint = "Make it writable, or add --no-journal."
             raise StateError(str(exc), exc.hint or hint) from exc
     if options.json:
-        document = json.apply_document(analysis, applied)
-        document["warnings"] = [*notes, *document["warnings"]]
-        sys.stdout.write(json.dump(document) + "\n")
-    elif not options.quiet:
+        _write(analysis, applied, notes)
+    elif not options.quiet or (applied is not None and applied.failed):
+        _print(analysis, applied, notes, options.quiet)
+    return 1 if applied is not None and applied.failed else 0
+
+
+def _write(analysis: Analysis, applied: Applied | None, notes: list[str]) -> None:
+    from ..report import json
+
+    document = json.apply_document(analysis, applied)
+    document["warnings"] = [*notes, *document["warnings"]]
+    sys.stdout.write(json.dump(document) + "\n")
+
+
+def _print(analysis: Analysis, applied: Applied | None, notes: list[str], quiet: bool) -> None:
+    from ..report import text
+
+    err = text.console(stderr=True)
+    if not quiet:
         if applied is None:
             text.print_plan(analysis, text.console())
         else:
             text.print_applied(applied, text.console())
-    if not options.json:
-        notes += [*analysis.warnings, *(applied.notes if applied else [])]
-        err = text.console(stderr=True)
-        text.print_notes([] if options.quiet else notes, err)
-        if applied is not None:
-            text.print_failed(applied, err)
-    return 1 if applied is not None and applied.failed else 0
+        text.print_notes([*notes, *analysis.warnings, *(applied.notes if applied else [])], err)
+    if applied is not None:
+        text.print_failed(applied, err)
 
 
 def _agreed(analysis: Analysis) -> bool:
