@@ -130,6 +130,26 @@ def test_intents_are_there_after_a_kill(file: Path) -> None:
     assert rows(file) == [("done", 1), ("conflict", 0)]
 
 
+def test_results_that_power_took_leave_the_intents(file: Path, tmp_path: Path) -> None:
+    """What came of intents may be lost with the last log of SQLite; the next intents are durable again."""
+    journal = Journal.open(file)
+    journal.begin("apply")
+    log = Path(f"{file}-wal")
+    journal.resolve((number, "done", 4096) for number in journal.intend([CHANGE]))
+    numbers = journal.intend([replace(CHANGE, path="lib/y.so"), replace(CHANGE, path="lib/z.so")])
+    before = log.stat().st_size
+    journal.resolve([(numbers[0], "done", 4096), (numbers[1], "dropped", 0)])
+    assert journal.read("PRAGMA synchronous") == [(2,)]
+    assert rows(file) == [("done", 4096), ("done", 4096)]
+    after = tmp_path / "after"
+    after.mkdir()
+    lost = after / file.name
+    lost.write_bytes(file.read_bytes())
+    Path(f"{lost}-wal").write_bytes(log.read_bytes()[:before])
+    assert rows(lost) == [("done", 4096), ("intent", 0), ("intent", 0)]
+    journal.close()
+
+
 def test_what_a_dead_run_dropped_is_no_intent_any_more(file: Path) -> None:
     kill_a_run(file, CHANGE)
     journal = Journal.open(file)
