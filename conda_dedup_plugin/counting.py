@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import os
-from array import array
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .layouts import BLOCK, disk_bytes_of, shared_extents
-from .listing import (
-    RECORDED,
-    Blocks,
-    Holding,
-    Listing,
-    base_key,
-    dist_id,
-    ident,
-    pack_claim,
-    pack_name,
-    pack_stat,
-    sized_key,
-    spread,
-)
+from .claimed import Sayings
+from .layouts import BLOCK, disk_bytes_of
+from .listing import RECORDED, Blocks, Holding, Listing, ident, sized_key, spread
 from .model import Hazard, InodeKey, Totals
+from .packing import pack_name, pack_stat
+from .physical import blocks_of
 from .policy import hazard_of
 from .sharing.system import entry_stat, file_system, lstat
 from .walking import unreadable, walk
@@ -29,31 +18,13 @@ from .walking import unreadable, walk
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from .model import Claim, Dist, Tree
+    from .model import Claim, Tree
     from .physical import Layouts
 
 #: Their directories tell the very inode numbers that lstat does.
 _TRUE_NUMBERS = frozenset({"ext4", "xfs", "btrfs", "tmpfs"})
 _META = "conda-meta/"
 _LOW = (1 << 64) - 1
-_MOST_SAID = 200_000
-
-
-class _Said:
-    """What a claim says of a path, worked out once however many trees have it.
-
-    ``base`` and ``tail``, the end of its rows, only if there are any.
-    """
-
-    __slots__ = ("base", "claim", "hazard", "path", "size", "tail")
-
-    def __init__(self, path: str, claim: Claim) -> None:
-        self.claim = claim  # so that its id remains its own
-        self.path = path
-        self.hazard = hazard_of(path, claim)
-        self.size = -1 if claim.sha256 is None else claim.size
-        self.base = 0
-        self.tail = b""
 
 
 class _Seen:
@@ -93,11 +64,7 @@ class Counter:
     def __init__(self, min_size: int, layouts: Layouts | None = None) -> None:
         self._min_size = min_size
         self._layouts = layouts
-        #: by the id of the claim
-        self._said: dict[int, _Said] = {}
-        self._dists: dict[Dist, int] = {}
-        #: the dists that no listing has yet
-        self._fresh: dict[int, Dist] = {}
+        self._sayings = Sayings()
         #: by device and number
         self._seen: dict[int, dict[int, _Seen]] = {}
 
@@ -126,7 +93,7 @@ class Counter:
         here: list[_Seen] = []
         rows: list[bytes] = []
         idents, keys, ends = listing.idents, listing.keys, listing.ends
-        said_of, claim_of, index, least = self._said.get, claims.get, listing.index, self._min_size
+        said_of, claim_of, index, least = self._sayings.by_id.get, claims.get, listing.index, self._min_size
         folders_of = listing.folders
         end = spot = 0
         again = not tree.is_cache  # no other tree has the claims of a cache
@@ -171,11 +138,7 @@ class Counter:
                 else:
                     said = said_of(id(claim))
                     if said is None or said.path != path:
-                        said = _Said(path, claim)
-                        if again:
-                            if len(self._said) >= _MOST_SAID:
-                                self._said.clear()
-                            self._said[id(claim)] = said
+                        said = self._sayings.say(path, claim, again)
                     hazard = said.hazard
                 counted = classes[hazard]
                 counted.files += 1
@@ -197,7 +160,7 @@ class Counter:
                     disk = disk_bytes_of(stat)
                     blocks = None
                     if ask:
-                        blocks = self._blocks_of(listing, entry.name, stat, descriptor)
+                        blocks = blocks_of(self._layouts, listing.begins, entry.name, stat, descriptor)
                         disk = blocks.plain
                         if blocks.own or blocks.shared:
                             listing.holdings.append(Holding(blocks, hazard, True, said is not None))
@@ -215,7 +178,7 @@ class Counter:
                     row = packed + pack_name(hazard, path, b"")
                 else:
                     if not said.tail:
-                        self._complete(said)
+                        self._sayings.complete(said)
                     stale = not said.base or said.size not in (-1, size)
                     keys.append(0 if stale else sized_key(said.base, size))
                     row = packed + said.tail
@@ -223,6 +186,7 @@ class Counter:
                 end += len(row)
                 ends.append(end)
         listing.rows = b"".join(rows)
+        folders_of.pack()
         return self._done(listing, classes, here)
 
     def _done(self, listing: Listing, classes: list[Totals], here: list[_Seen]) -> Listing:
@@ -247,37 +211,17 @@ class Counter:
             linked.plain.append(plain)
             linked.kinds.append(known.hazard | known.recorded * RECORDED)
         listing.may_share_extents = self._layouts is None or self._layouts.anywhere
-        listing.dists, self._fresh = self._fresh, {}
+        listing.dists = self._sayings.new_dists()
         return listing
-
-    def _complete(self, said: _Said) -> None:
-        """Work out what rows say with a claim."""
-        claim = said.claim
-        dist = self._dists.get(claim.dist)
-        if dist is None:
-            dist = self._dists[claim.dist] = dist_id(claim.dist)
-            self._fresh[dist] = claim.dist
-        said.base = base_key(claim, said.hazard)
-        said.tail = pack_name(said.hazard, said.path, pack_claim(claim, said.path, dist))
 
     def _known(self, listing: Listing, name: str, stat: os.stat_result, directory: int) -> _Seen:
         numbers = self._seen.setdefault(stat.st_dev, {})
         known = numbers.get(stat.st_ino)
         if known is None:
-            known = numbers[stat.st_ino] = _Seen(stat, self._blocks_of(listing, name, stat, directory))
+            known = numbers[stat.st_ino] = _Seen(
+                stat, blocks_of(self._layouts, listing.begins, name, stat, directory)
+            )
         return known
-
-    def _blocks_of(self, listing: Listing, name: str, stat: os.stat_result, directory: int) -> Blocks:
-        layout = None
-        if self._layouts is not None and not self._layouts.has_none(stat.st_dev):
-            layout, pool = self._layouts.of(name, stat.st_dev, directory)
-        if layout is None:
-            return Blocks(disk_bytes_of(stat))
-        begins = listing.begins.setdefault(pool, array("Q"))
-        begins.extend(extent.physical for extent in layout.extents)
-        plain = sum(extent.length for extent in layout.unshared if not extent.encoded)
-        own = tuple(extent for extent in layout.unshared if extent.encoded)
-        return Blocks(plain, own, shared_extents(layout), pool)
 
 
 def _listed(tree: Tree, path: str) -> tuple[str, int, list[_Listed]]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from array import array
 from typing import TYPE_CHECKING
 
+from .layouts import disk_bytes_of, shared_extents
+from .listing import Blocks
 from .sharing.extents import layout_of
 from .sharing.probe import probe
 from .sharing.system import open_entry
@@ -49,3 +52,21 @@ class Layouts:
             return None, ""
         finally:
             os.close(descriptor)
+
+
+def blocks_of(
+    layouts: Layouts | None, begins: dict[str, array[int]], name: str, stat: os.stat_result, directory: int
+) -> Blocks:
+    """Return what a file of an open directory takes of its device.
+
+    Where its extents begin is noted in ``begins`` for each file system.
+    """
+    layout = None
+    if layouts is not None and not layouts.has_none(stat.st_dev):
+        layout, pool = layouts.of(name, stat.st_dev, directory)
+    if layout is None:
+        return Blocks(disk_bytes_of(stat))
+    begins.setdefault(pool, array("Q")).extend(extent.physical for extent in layout.extents)
+    plain = sum(extent.length for extent in layout.unshared if not extent.encoded)
+    own = tuple(extent for extent in layout.unshared if extent.encoded)
+    return Blocks(plain, own, shared_extents(layout), pool)

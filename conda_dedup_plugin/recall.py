@@ -20,7 +20,7 @@ import msgspec
 
 from . import __version__
 from .errors import StateError
-from .listing import stamp
+from .listing import Folders, stamp
 from .state import state_directory, write_atomically
 from .workers import spread
 
@@ -90,11 +90,7 @@ class Recall:
         if path is None or inventory.warnings or newest > int(self._began * 1e9) - _YOUNG_NS:
             return
         trees = [
-            _Tree(
-                self._scope.trees[index].root,
-                zlib.compress("\0".join(folders.paths).encode("utf-8", "surrogatepass"), 1),
-                folders.stamps.tobytes(),
-            )
+            _Tree(self._scope.trees[index].root, folders.packed, folders.stamps.tobytes())
             for index, folders in inventory.folders.items()
         ]
         # names of files may be no text, which JSON alone can say
@@ -133,7 +129,7 @@ def _journal() -> Iterator[tuple[int, int]]:
 def _is_as_it_was(tree: _Tree) -> bool:
     stamps: array[int] = array("Q")
     stamps.frombytes(tree.stamps)
-    paths = zlib.decompress(tree.paths).decode("utf-8", "surrogatepass").split("\0")
+    paths = Folders.unpacked(tree.paths)
     try:
         return all(
             stamp(os.lstat(f"{tree.root}/{path}")) == there for path, there in zip(paths, stamps, strict=True)

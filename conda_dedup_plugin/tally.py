@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from typing import TYPE_CHECKING
 
 from .ledger import Ledger
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
 
     from .inventory import Inventory
     from .listing import Listing
+
+#: So many names of inodes that have several are looked at in one go.
+_MOST_LINKED = 1 << 20
 
 
 class Tally:
@@ -30,16 +34,18 @@ class Tally:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            self._finish()
+            self.finish()
 
     def add(self, listing: Listing) -> None:
         """Count a listing, in whatever order they come."""
         self._inventory.shelf.add(listing)
         self._inventory.trees[listing.index] = listing.counted
-        listing.rows = b""
+        # the shelf has them, or has put them away
+        listing.rows, listing.idents, listing.keys, listing.ends = b"", array("Q"), array("Q"), array("Q")
         self._listings[listing.index] = listing
 
-    def _finish(self) -> None:
+    def finish(self) -> None:
+        """Count what is known only when all listings are there."""
         inventory = self._inventory
         inventory.shelf.sort()
         listings = [listing for listing in self._listings if listing is not None]
@@ -74,23 +80,22 @@ class Tally:
 
     def _count_linked(self, columns: list[Linked]) -> None:
         """Count each inode with several names once, in the class of the name that was seen first."""
-        first: dict[int, int] = {}
-        plain: dict[int, int] = {}
-        recorded: set[int] = set()
-        for linked in columns:
-            recorded.update(
-                ident for ident, kind in zip(linked.idents, linked.kinds, strict=True) if kind & RECORDED
-            )
-            for ident, size, kind in zip(linked.idents, linked.plain, linked.kinds, strict=True):
-                if ident not in first:
-                    first[ident] = kind & ~RECORDED
-                    plain[ident] = size
-        for ident, kind in first.items():
-            for totals in self._totals(Hazard(kind)):
-                totals.inodes += 1
-                totals.disk_bytes += plain[ident]
-                if ident not in recorded:
-                    totals.unrecorded_bytes += plain[ident]
+        turns = -(-sum(len(linked.idents) for linked in columns) // _MOST_LINKED)
+        for turn in range(turns):
+            first: dict[int, tuple[int, int]] = {}
+            recorded: set[int] = set()
+            for linked in columns:
+                for ident, size, kind in zip(linked.idents, linked.plain, linked.kinds, strict=True):
+                    if turns > 1 and ident % turns != turn:
+                        continue
+                    first.setdefault(ident, (kind & ~RECORDED, size))
+                    if kind & RECORDED:
+                        recorded.add(ident)
+            for ident, (kind, size) in first.items():
+                for totals in self._totals(Hazard(kind)):
+                    totals.inodes += 1
+                    totals.disk_bytes += size
+                    totals.unrecorded_bytes += 0 if ident in recorded else size
 
     def _settle(self, ledger: Ledger) -> None:
         inventory = self._inventory

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from conda_dedup_plugin import workers
 from conda_dedup_plugin.engine import analyse
 from conda_dedup_plugin.inventory import scan
-from conda_dedup_plugin.listing import Unpacker, dist_id, pack_claim, pack_name, pack_stat
+from conda_dedup_plugin.listing import dist_id
 from conda_dedup_plugin.model import Claim, Dist, Hazard, Inode
+from conda_dedup_plugin.packing import Unpacker, pack_claim, pack_name, pack_stat
 from conda_dedup_plugin.plan import PlanOptions
 from conda_dedup_plugin.report.json import report_document
 from conda_dedup_plugin.shelf import Shelf
