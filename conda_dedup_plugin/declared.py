@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -93,7 +94,25 @@ def post_command() -> CondaPostCommand:
 
     from . import hooks
 
-    return CondaPostCommand(name=_NAME, action=hooks.after, run_for=hooks.COMMANDS)
+    def after(command: str) -> None:
+        """Do it, unless this very command removed or replaced us: what is left to import is not ours."""
+        if _identity() == _IDENTITY:
+            hooks.after(command)
+
+    return CondaPostCommand(name=_NAME, action=after, run_for=hooks.COMMANDS)
+
+
+def _identity() -> tuple[int, int, int] | None:
+    """What tells this file from another one at its path; None: there is none."""
+    try:
+        found = os.stat(__file__)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns
+
+
+#: As it was imported; conda asks for hooks when their time has come.
+_IDENTITY = _identity()
 
 
 def health_check() -> CondaHealthCheck:
