@@ -67,6 +67,7 @@ class Neighbours:
         self._root = trees[own].root
         self._wanted = wanted
         device = file_system_at(trees[own].root)
+        self._owner = _owner(trees[own].root)
         near = [
             index for index, tree in enumerate(trees) if index != own and file_system_at(tree.root) == device
         ]
@@ -80,7 +81,8 @@ class Neighbours:
         """List where else the files of one conda package are, ``stem`` being its name-version-build.
 
         ``wanted`` are the paths an environment holds alone. A cache that has the package is asked first;
-        what no cache holds (bytecode, say) is looked for in environments with the same build.
+        what no cache holds (bytecode, say), or only one of another owner, to whose files nothing can be
+        hard-linked, is looked for in environments with the same build.
         """
         left = dict(wanted)
         for cache in self._caches:
@@ -143,9 +145,11 @@ class Neighbours:
                 continue
             # of what was patched many blocks are equal
             alike = claim.prefixed or original.sha256 == claim.sha256
-            if alike and os.path.lexists(f"{directory}/{claim.path}"):
+            owner = _owner(f"{directory}/{claim.path}") if alike else None
+            if owner is not None:
                 found[f"{stem}/{claim.path}"] = original
-                del left[path]
+                if owner == self._owner:
+                    del left[path]
         listing.add(cache, found)
 
     def same_wheel(self, wheel: tuple[str, str], own: Mapping[str, Claim], listing: Listing) -> None:
@@ -194,6 +198,15 @@ def _is_alike(own: str, other: str) -> bool:
     if alike != (two.st_dev, two.st_mode, two.st_uid, two.st_gid, two.st_size):
         return False
     return 1 < two.st_nlink < _MANY_NAMES
+
+
+def _owner(path: str) -> tuple[int, int] | None:
+    """Return the user and the group of what is at a path; None if nothing is."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return None
+    return found.st_uid, found.st_gid
 
 
 def wheel_files(record: Path, root: str, wanted: Wanted) -> dict[str, Claim]:
