@@ -27,7 +27,7 @@ import platformdirs
 from filelock import FileLock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 CONDA_LOCK = "4.0.3"
 CONDA = "24.7.1"
@@ -80,7 +80,7 @@ def conda_python() -> Path:
 def oldest_conda() -> Path:
     """The Python of a cached virtual environment with conda 24.7.1, made now if need be."""
     python = supported_python()
-    version = _ask(python, "import platform; print(platform.python_version())")
+    version = ask(python, "import platform; print(platform.python_version())")
     folder = cache_dir() / f"conda-{CONDA}-{CONDA_LOCK}-python-{version}-{LAYOUT}"
     once(folder, lambda: _make_conda(python, folder))
     return folder / "bin/python"
@@ -91,7 +91,7 @@ def supported_python() -> Path:
     names = ("python3.12", "python3.11", "python3.10")
     for candidate in (sys.executable, *filter(None, map(shutil.which, names))):
         try:
-            version = _ask(candidate, "import sys, venv; print(*sys.version_info[:2])")
+            version = ask(candidate, "import sys, venv; print(*sys.version_info[:2])")
         except (OSError, subprocess.CalledProcessError):
             continue
         if version in ("3 10", "3 11", "3 12"):
@@ -105,14 +105,14 @@ def conda_base(below: Path, folder: Path, *, with_plugin: bool) -> Path:
     ``python -m conda`` of the returned one takes ``folder`` as its base (root prefix), and has this
     repository's plugin if so wished.
     """
-    layers = _ask(below, "import json, site; print(json.dumps(site.getsitepackages()))")
+    layers = ask(below, "import json, site; print(json.dumps(site.getsitepackages()))")
     python = _make_venv(below, folder)
     paths = json.loads(layers)
     if with_plugin:
-        wheel = _plugin_wheel(folder / "wheel")
+        wheel = plugin_wheel(folder / "wheel")
         _pip("--python", python, "install", "--no-deps", "--no-index", wheel)
-        paths.append(str(_dependencies(python, wheel)))
-    site = Path(_ask(python, "import sysconfig; print(sysconfig.get_path('purelib'))"))
+        paths.append(str(installed_apart(python, requirements(wheel))))
+    site = Path(ask(python, "import sysconfig; print(sysconfig.get_path('purelib'))"))
     lines = [f"import site; site.addsitedir({path!r})\n" for path in paths]
     (site / "layers.pth").write_text("".join(lines))
     command = folder / "bin/conda"
@@ -193,31 +193,35 @@ def _make_conda(python: Path, folder: Path) -> None:
         wheel = make_conda_wheel(next(scratch.glob("conda_lock-*.whl")), scratch)
         made = _make_venv(python, folder)
         _pip("--python", made, "install", wheel)
-    _ask(made, "import conda.cli.main")
+    ask(made, "import conda.cli.main")
 
 
 def _make_venv(python: Path, folder: Path) -> Path:
     """A virtual environment without pip that conda takes as a base."""
-    _run(python, "-m", "venv", "--without-pip", folder)
+    run(python, "-m", "venv", "--without-pip", folder)
     (folder / "conda-meta").mkdir(exist_ok=True)
     (folder / "conda-meta/history").touch()
     return folder / "bin/python"
 
 
-def _plugin_wheel(folder: Path) -> Path:
+def plugin_wheel(folder: Path) -> Path:
     """The wheel of this repository as it is now."""
     isolation = ["--no-build-isolation"] if importable("hatchling") else []
     _pip("wheel", "--no-deps", *isolation, "--wheel-dir", folder, REPOSITORY)
     return next(folder.glob("*.whl"))
 
 
-def _dependencies(python: Path, wheel: Path) -> Path:
-    """A cached directory with what the plugin's ``wheel`` requires, for that Python."""
+def requirements(wheel: Path) -> list[str]:
+    """What a wheel requires, extras apart."""
     with zipfile.ZipFile(wheel) as archive:
         metadata = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         lines = email.message_from_bytes(archive.read(metadata)).get_all("Requires-Dist", [])
-    required = sorted(line for line in lines if "extra ==" not in line)
-    version = _ask(python, "import sys; print('%d.%d' % sys.version_info[:2])")
+    return sorted(line for line in lines if "extra ==" not in line)
+
+
+def installed_apart(python: Path, required: list[str]) -> Path:
+    """A cached directory with what is ``required``, for that Python."""
+    version = ask(python, "import sys; print('%d.%d' % sys.version_info[:2])")
     key = hashlib.sha256("\n".join(required).encode()).hexdigest()[:16]
     folder = cache_dir() / f"dependencies-{key}-python-{version}-{LAYOUT}"
     once(folder, lambda: _pip("--python", python, "install", "--target", folder, *required))
@@ -229,18 +233,20 @@ def cache_dir() -> Path:
     return Path(platformdirs.user_cache_dir("conda-dedup-plugin-tests", appauthor=False))
 
 
-def _ask(python: Path | str, code: str) -> str:
-    return _run(python, "-c", code).strip()
+def ask(python: Path | str, code: str) -> str:
+    """What ``code`` prints, run by that Python."""
+    return run(python, "-c", code).strip()
 
 
 def _pip(*arguments: object) -> str:
-    return _run(sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments)
+    return run(sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *arguments)
 
 
-def _run(*arguments: object) -> str:
+def run(*arguments: object, env: Mapping[str, str] | None = None) -> str:
+    """Run a command with ``env`` over our environment, and return what it prints; raises Failed."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "CONDA"))
-    }
+    } | dict(env or {})
     done = subprocess.run(
         [str(argument) for argument in arguments],
         env=environment,

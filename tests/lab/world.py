@@ -13,7 +13,7 @@ from conda_dedup_plugin.demo.packages import native_subdir
 from tests.lab.conda_wheel import Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from tests.lab.channel import TestChannel
@@ -88,6 +88,11 @@ class CondaLab:
             "PIP_ROOT_USER_ACTION": "ignore",
         }
 
+    @property
+    def process_options(self) -> dict[str, Any]:
+        """What more a process of this world is started with."""
+        return {}
+
     def configure(self, **settings: Any) -> None:
         """Write condarc anew, with ``settings`` over those of the laboratory."""
         base: dict[str, Any] = {
@@ -128,6 +133,7 @@ class CondaLab:
             env={**self.environ, **(env or {})},
             cwd=self.root,
             input=input,
+            **self.process_options,
             stdin=None if input is not None else subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -166,14 +172,16 @@ class CondaLab:
         return self.home / ".conda/environments.txt"
 
 
-def rattler_create(prefix: Path, specs: tuple[str, ...], channel: str, cache_dir: Path) -> None:
-    """Solve and install ``specs`` by rattler, with all its caches below ``cache_dir``."""
+def rattler_create(prefix: Path, specs: Sequence[str], channel: str | list[str], cache_dir: Path) -> None:
+    """Solve and install ``specs`` of one channel or several by rattler, with all caches in ``cache_dir``."""
     import rattler
+
+    channels = [channel] if isinstance(channel, str) else channel
 
     async def create() -> None:
         gateway = rattler.Gateway(cache_dir=cache_dir / "repodata")
         platforms = [native_subdir(), "noarch"]
-        records = await rattler.solve([channel], list(specs), gateway=gateway, platforms=platforms)
+        records = await rattler.solve(channels, list(specs), gateway=gateway, platforms=platforms)
         # rattler's programs have their packages there
         packages = cache_dir / "pkgs"
         await rattler.install(records, target_prefix=prefix, cache_dir=packages, show_progress=False)
