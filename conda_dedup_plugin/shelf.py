@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from .model import Inode, InodeKey
 
 #: What takes more bytes than this is put into a file.
-_MOST_BYTES = 128 << 20
+_MOST_BYTES = 48 << 20
 #: So many rows are sorted into groups at once.
-_MOST_ROWS = 1 << 19
+_MOST_ROWS = 1 << 18
 _WORD = 8
 #: The place of a row: the number of its listing, and that of the row.
 _ROW_BITS = 32
