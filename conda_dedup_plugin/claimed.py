@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .listing import base_key, dist_id
-from .packing import pack_claim, pack_name
+from .packing import pack_claim
 from .policy import hazard_of
 
 if TYPE_CHECKING:
@@ -18,10 +18,10 @@ _MOST = 200_000
 class Said:
     """What a claim says of a path, worked out once however many trees have it.
 
-    ``base`` and ``tail``, the end of its rows, only if there are any.
+    ``base`` and ``packed``, the claim as rows have it, only if there are any.
     """
 
-    __slots__ = ("base", "claim", "hazard", "path", "size", "tail")
+    __slots__ = ("base", "claim", "hazard", "packed", "path", "size")
 
     def __init__(self, path: str, claim: Claim) -> None:
         self.claim = claim  # so that its id remains its own
@@ -29,7 +29,7 @@ class Said:
         self.hazard = hazard_of(path, claim)
         self.size = -1 if claim.sha256 is None else claim.size
         self.base = 0
-        self.tail = b""
+        self.packed = b""
 
 
 class Sayings:
@@ -58,7 +58,7 @@ class Sayings:
             dist = self._dists[claim.dist] = dist_id(claim.dist)
             self._fresh[dist] = claim.dist
         said.base = base_key(claim, said.hazard)
-        said.tail = pack_name(said.hazard, said.path, pack_claim(claim, said.path, dist))
+        said.packed = pack_claim(claim, said.path, dist)
 
     def new_dists(self) -> dict[int, Dist]:
         """Return those that rows speak of since this was asked last."""

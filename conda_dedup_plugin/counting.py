@@ -177,11 +177,11 @@ class Counter:
                     keys.append(0)
                     row = packed + pack_name(hazard, path, b"")
                 else:
-                    if not said.tail:
+                    if not said.packed:
                         self._sayings.complete(said)
                     stale = not said.base or said.size not in (-1, size)
                     keys.append(0 if stale else sized_key(said.base, size))
-                    row = packed + said.tail
+                    row = packed + pack_name(hazard, path, said.packed)
                 rows.append(row)
                 end += len(row)
                 ends.append(end)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .model import Inode, InodeKey
 
 #: What takes more bytes than this is put into a file.
-_MOST_BYTES = 48 << 20
+_MOST_BYTES = 16 << 20
 #: So many rows are sorted into groups at once.
 _MOST_ROWS = 1 << 18
 _WORD = 8
