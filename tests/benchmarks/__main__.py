@@ -17,7 +17,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.benchmarks import applying, inventory, reporting, results, targets
+from tests.benchmarks import applying, automatic, inventory, reporting, results, targets
 from tests.benchmarks.options import Options
 from tests.benchmarks.tree import Mix, make_tree
 from tests.benchmarks.truth import truth_of
@@ -33,6 +33,7 @@ BENCHMARKS: dict[str, Callable[[Options], Part]] = {
     "second": reporting.second,
     "scale-envs": reporting.scale_envs,
     "apply": applying.apply,
+    "automatic": automatic.automatic,
     "inventory": inventory.inventory,
 }
 _CACHE = "~/.cache/conda-dedup-plugin-tests/benchmarks"

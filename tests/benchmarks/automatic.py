@@ -23,11 +23,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.benchmarks.automatic_world import OTHER, bases, lab, neighbours
+from tests.benchmarks.results import Part
 from tests.lab.conda_wheel import conda_python
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tests.benchmarks.options import Options
     from tests.lab.world import CondaLab
 
 #: What is promised: of an environment of 100 packages, and in seconds.
@@ -229,6 +231,23 @@ def _run(environment: dict[str, str], *words: object) -> subprocess.CompletedPro
 
 def _shown(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def automatic(options: Options) -> Part:
+    """The same as a part of the suite."""
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    found = measure(parser.parse_args(["--rounds", str(options.rounds)]))
+    part = Part(details={"cases": found})
+    part.numbers = {
+        "automatic/create/added-percent": 100 * (found["create"]["ratio"] - 1),
+        "automatic/create/added-percent/cpu": 100 * (found["create"]["cpu_ratio"] - 1),
+        "automatic/nothing-to-do/added-ms": 1000 * found["nothing to do"]["difference"],
+        "automatic/every-command/import-ms": 1000 * found["import"]["whole"],
+    }
+    for name, case in found.items():
+        part.show(f"{name}: " + "  ".join(f"{key}={_shown(value)}" for key, value in case.items()))
+    return part
 
 
 if __name__ == "__main__":

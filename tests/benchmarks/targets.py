@@ -47,6 +47,7 @@ TARGETS = (
     Target("automatic/every-command/import-ms", most=3),
     # memory and scale beyond one run
     Target("inventory/10M:100k/per-path", most=1.5),
+    Target("inventory/10M/peak-MB", most=600),
 )
 
 
