@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from .model import Claim, Dist
 
 #: So many are kept.
-_MOST = 200_000
+_MOST = 100_000
 
 
 class Said:

@@ -43,7 +43,7 @@ class Memo:
     """
 
     #: So many claims are kept.
-    MOST = 300_000
+    MOST = 100_000
 
     def __init__(self) -> None:
         #: by what the record of a package says: its claims, and how many were dropped
