@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from .claimed import Sayings
 from .layouts import BLOCK, disk_bytes_of
@@ -12,12 +12,13 @@ from .model import Hazard, InodeKey, Totals
 from .packing import pack_name, pack_stat
 from .physical import blocks_of
 from .policy import hazard_of
-from .sharing.system import entry_stat, file_system, lstat
-from .walking import unreadable, walk
+from .sharing.system import entry_stat, file_system
+from .walking import listed_folder, unreadable, walk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from .listing import Build
     from .model import Claim, Tree
     from .physical import Layouts
 
@@ -44,16 +45,6 @@ class _Seen:
         self.recorded = False
 
 
-class _Listed(NamedTuple):
-    """A file that was looked at by its path: in the place of an entry of a directory."""
-
-    name: str
-    found: os.stat_result
-
-    def inode(self) -> int:
-        return self.found.st_ino
-
-
 class Counter:
     """Lists trees one after the other; of a file that has several names only one is looked at.
 
@@ -76,7 +67,7 @@ class Counter:
 
     def listed(self, index: int, tree: Tree, paths: Iterable[str], claims: Mapping[str, Claim]) -> Listing:
         """Return the same of those ``paths`` in a tree that are regular files."""
-        folders = (_listed(tree, path) for path in paths)
+        folders = (listed_folder(tree, path) for path in paths)
         return self._count(Listing(index), tree, folders, claims, lambda entry, _: entry.found)
 
     def _count(
@@ -91,6 +82,7 @@ class Counter:
         # A million files come by here: what is done for each is done in this one place.
         classes = [Totals() for _ in Hazard]
         here: list[_Seen] = []
+        cached: list[tuple[_Seen, Build]] = []
         rows: list[bytes] = []
         idents, keys, ends = listing.idents, listing.keys, listing.ends
         said_of, claim_of, index, least = self._sayings.by_id.get, claims.get, listing.index, self._min_size
@@ -182,11 +174,21 @@ class Counter:
                     stale = not said.base or said.size not in (-1, size)
                     keys.append(0 if stale else sized_key(said.base, size))
                     row = packed + pack_name(hazard, path, said.packed)
+                    if tree.is_cache:
+                        build = said.claim.dist[:4]
+                        alone = listing.builds.setdefault(build, 0)
+                        if known is None:
+                            listing.builds[build] = alone + _own_bytes(disk, blocks)
+                        elif known.count == 1:
+                            cached.append((known, build))
                 rows.append(row)
                 end += len(row)
                 ends.append(end)
         listing.rows = b"".join(rows)
         folders_of.pack()
+        for one, of in cached:
+            if one.count == one.nlink:
+                listing.builds[of] += _own_bytes(one.blocks.plain, one.blocks)
         return self._done(listing, classes, here)
 
     def _done(self, listing: Listing, classes: list[Totals], here: list[_Seen]) -> Listing:
@@ -224,17 +226,11 @@ class Counter:
         return known
 
 
-def _listed(tree: Tree, path: str) -> tuple[str, int, list[_Listed]]:
-    """Return a regular file as the only one of a directory; nothing if there is none."""
-    below, _, name = path.rpartition("/")
-    below = f"{below}/" if below else ""
-    try:
-        stat = lstat(f"{tree.root}/{path}")
-    except OSError:
-        return below, -1, []
-    return below, -1, [_Listed(name, stat)] if (stat.st_mode & 0o170000) == 0o100000 else []
+def _own_bytes(disk: int, blocks: Blocks | None) -> int:
+    """Return what goes with a file at least; ``disk`` bytes where its extents were not asked for."""
+    return disk if blocks is None or not blocks.pool else blocks.plain + BLOCK * len(blocks.own)
 
 
 def _pack(stat: os.stat_result, blocks: Blocks | None) -> bytes:
-    own = blocks.plain + BLOCK * len(blocks.own) if blocks is not None and blocks.pool else -1
+    own = _own_bytes(-1, blocks)
     return pack_stat(stat, disk_bytes_of(stat), own)

@@ -16,9 +16,9 @@ from .tally import Tally
 from .workers import spread
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping
+    from collections.abc import Mapping
 
-    from .listing import Folders, Listing
+    from .listing import Build, Folders, Listing
     from .model import Claim, Dist, Inode, InodeKey, Scope
 
 
@@ -39,6 +39,8 @@ class Inventory:
     clobbered: dict[int, dict[str, tuple[Dist, Dist]]] = field(default_factory=dict)
     sizes: CompressedSizes = field(default_factory=CompressedSizes)
     shelf: Shelf = field(default_factory=Shelf)
+    #: For each cache its builds, and the bytes on disk that each alone holds.
+    builds: dict[int, dict[Build, int]] = field(default_factory=dict)
     #: For each tree what tells whether it is still as it was when it was walked.
     folders: dict[int, Folders] = field(default_factory=dict)
     #: False: no files of any device share extents, as far as they can be asked.
@@ -59,12 +61,6 @@ class Inventory:
     @inodes.setter
     def inodes(self, inodes: dict[InodeKey, Inode]) -> None:
         self._inodes = inodes
-
-    def inodes_of(self, trees: Container[int]) -> Iterable[Inode]:
-        """Return those that have a name in one of these trees."""
-        if self._inodes is None:
-            return self.shelf.inodes(trees).values()
-        return [inode for inode in self._inodes.values() if any(name.tree in trees for name in inode.names)]
 
     @property
     def is_unpacked(self) -> bool:

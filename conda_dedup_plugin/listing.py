@@ -10,7 +10,7 @@ import zlib
 from array import array
 from dataclasses import dataclass, field
 from hashlib import blake2b
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from .model import Claim, Dist, Hazard, InodeKey, Totals, TreeTotals
 
@@ -24,6 +24,10 @@ _LOW = (1 << 64) - 1
 _SPREAD = 0x9E3779B97F4A7C15
 #: In the kinds of what has several names, beside the hazard class.
 RECORDED = 8
+
+
+#: What tells one build of a package: rattler's caches do not say from which archive.
+Build: TypeAlias = tuple[str, ...]
 
 
 class Blocks(NamedTuple):
@@ -113,6 +117,8 @@ class Listing:
     #: the dists that rows of this listing, and of later ones, speak of
     dists: dict[int, Dist] = field(default_factory=dict)
     folders: Folders = field(default_factory=Folders)
+    #: of a cache: for each build that has a row, the bytes on disk that it alone holds there
+    builds: dict[Build, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     #: the paths that pip took from conda: (conda's package, pip's)
     clobbered: dict[str, tuple[Dist, Dist]] = field(default_factory=dict)

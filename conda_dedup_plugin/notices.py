@@ -75,11 +75,7 @@ def remember(analysis: Analysis, discovered: bool) -> None:
     ``discovered``: all of them are known by their names.
     """
     scope = analysis.scope
-    freeable: Counter[int] = Counter()
-    for share in analysis.plan.shares:
-        trees = {name.tree for name in share.duplicate.names}
-        if len(trees) == 1:  # else it takes the other environments as well
-            freeable[trees.pop()] += share.freed_bytes
+    freeable = analysis.reckoning.alone
     names = Counter(tree.name for tree in scope.trees if not tree.is_cache)
     now = time.time()
     for index, tree in enumerate(scope.trees):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from .model import Hazard, InodeKey, Totals
+from .layouts import own_bytes
+from .model import Hazard, Totals
 from .plan import Plan, add_to
 
 if TYPE_CHECKING:
     from .inventory import Inventory
+    from .listing import Build
     from .model import Device, Scope
     from .plan import Group
 
@@ -26,10 +28,13 @@ class Reckoning:
         self._totals = Totals()
         self._by_class: dict[Hazard, Totals] = {}
         self._trees: dict[int, Totals] = defaultdict(Totals)
+        #: what each tree could free by itself, in bytes: without what takes other trees as well
+        self.alone: Counter[int] = Counter()
         self._selected = [tree.selected for tree in scope.trees]
         self._caches = {index for index, tree in enumerate(scope.trees) if tree.is_cache}
-        #: for each inode the caches that hold its bytes in another inode on the same device
-        self.twins: dict[InodeKey, set[int]] = defaultdict(set)
+        #: by cache, build and another cache on the same device: the bytes of files that environments have
+        #: names of, too, and that the other cache has as well
+        self.twins: dict[tuple[int, Build, int], int] = defaultdict(int)
 
     def take(self, group: Group) -> None:
         """Add a group."""
@@ -38,16 +43,30 @@ class Reckoning:
         for share in group.shares:
             owner = next(name.tree for name in share.duplicate.names if self._selected[name.tree])
             self._trees[owner].add_share(share.freed_bytes, share.freed_inodes)
+            if all(name.tree == owner for name in share.duplicate.names):
+                self.alone[owner] += share.freed_bytes
         if len(self._caches) > 1:
             self._find_twins(group)
 
     def _find_twins(self, group: Group) -> None:
         inodes = group.inodes
-        caches = {inode.key: {name.tree for name in inode.names} & self._caches for inode in inodes}
-        for inode in inodes:
-            for key, found in caches.items():
-                if found and key != inode.key and key.device == inode.key.device:
-                    self.twins[inode.key] |= found
+        caches = [{name.tree for name in inode.names} & self._caches for inode in inodes]
+        for place, inode in enumerate(inodes):
+            trees = {name.tree for name in inode.names}
+            if not caches[place] or len(trees) < 2 or inode.nlink > len(inode.names):
+                continue
+            keep: set[int] = set()
+            for other, found in zip(inodes, caches, strict=True):
+                if found and other.key != inode.key and other.key.device == inode.key.device:
+                    keep |= found
+            builds = {
+                (name.tree, name.claim.dist[:4])
+                for name in inode.names
+                if name.claim is not None and name.tree in self._caches
+            }
+            for tree, build in builds:
+                for cache in keep - {tree}:
+                    self.twins[tree, build, cache] += own_bytes(inode)
 
     def merge(self, other: Reckoning) -> None:
         """Add all of another one."""
@@ -58,8 +77,9 @@ class Reckoning:
             self._by_class.setdefault(hazard, Totals()).add(totals)
         for tree, totals in other._trees.items():
             self._trees[tree].add(totals)
-        for key, found in other.twins.items():
-            self.twins[key] |= found
+        self.alone.update(other.alone)
+        for key, size in other.twins.items():
+            self.twins[key] += size
 
     def add_to(self, inventory: Inventory) -> None:
         """Add what the groups come to to what an inventory has counted."""

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
+from itertools import combinations
 from typing import TYPE_CHECKING
 
-from .layouts import own_bytes
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from .inventory import Inventory
-    from .model import Inode, InodeKey
-
-#: What tells one build of a package: rattler's caches do not say from which archive.
-_Build = tuple[str, ...]
+    from .listing import Build
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,58 +29,25 @@ class RedundantCache:
     bytes_after: int
 
 
-def redundant_caches(inventory: Inventory, twins: Mapping[InodeKey, set[int]]) -> list[RedundantCache]:
+def redundant_caches(
+    inventory: Inventory, twins: Mapping[tuple[int, Build, int], int]
+) -> list[RedundantCache]:
     """Return for every two caches with packages in common the one that frees more when it is dropped.
 
-    ``twins``: for each inode the caches that hold its bytes in another inode on the same device.
+    ``twins``: by cache, build and another cache the bytes that go when that one's files are taken instead.
     """
-    scope = inventory.scope
-    trees = {index for index, tree in enumerate(scope.trees) if tree.is_cache}
-    if len(trees) < 2:
-        return []
-    builds: dict[int, set[_Build]] = defaultdict(set)
-    own: dict[tuple[int, _Build], list[Inode]] = defaultdict(list)
-    for inode in inventory.inodes_of(trees):
-        for tree, build in _builds(inventory, inode):
-            builds[tree].add(build)
-            own[tree, build].append(inode)
+    trees, builds = inventory.scope.trees, inventory.builds
     found = []
-    caches = sorted(builds)
-    for number, one in enumerate(caches):
-        for other in caches[number + 1 :]:
-            common = builds[one] & builds[other]
-            if not common:
-                continue
-            offers = []
-            for drop, keep in ((one, other), (other, one)):
-                if scope.trees[drop].selected:
-                    inodes = {inode.key: inode for build in common for inode in own[drop, build]}
-                    freed, after = _gain(inodes.values(), drop, keep, twins)
-                    offers.append((freed + after, freed, after, drop, keep))
-            if offers and max(offers)[0] > 0:
-                _, freed, after, drop, keep = max(offers)
-                roots = (scope.trees[drop].root, scope.trees[keep].root)
-                found.append(RedundantCache(*roots, len(builds[drop]), len(common), freed, after))
+    for one, other in combinations(sorted(builds), 2):
+        common = builds[one].keys() & builds[other].keys()
+        offers = []
+        for drop, keep in ((one, other), (other, one)):
+            if trees[drop].selected and common:
+                freed = sum(builds[drop][build] for build in common)
+                after = sum(twins.get((drop, build, keep), 0) for build in common)
+                offers.append((freed + after, freed, after, drop, keep))
+        if offers and max(offers)[0] > 0:
+            _, freed, after, drop, keep = max(offers)
+            roots = (trees[drop].root, trees[keep].root)
+            found.append(RedundantCache(*roots, len(builds[drop]), len(common), freed, after))
     return sorted(found, key=lambda cache: -(cache.bytes_freed + cache.bytes_after))
-
-
-def _builds(inventory: Inventory, inode: Inode) -> set[tuple[int, _Build]]:
-    trees = inventory.scope.trees
-    return {
-        (name.tree, name.claim.dist[:4])
-        for name in inode.names
-        if name.claim is not None and trees[name.tree].is_cache
-    }
-
-
-def _gain(
-    inodes: Iterable[Inode], drop: int, keep: int, twins: Mapping[InodeKey, set[int]]
-) -> tuple[int, int]:
-    freed = after = 0
-    for inode in inodes:
-        others = [name for name in inode.names if name.tree != drop]
-        if inode.nlink == len(inode.names) and not others:
-            freed += own_bytes(inode)
-        elif keep in twins.get(inode.key, ()) and inode.nlink == len(inode.names):
-            after += own_bytes(inode)
-    return freed, after

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .model import Cause, Hazard, Inode, Method, Name, Reason, Scope
 
 #: So many models are kept.
-_MOST = 20_000
+_MOST = 4_000
 #: What a loader may be asked for by its path, besides ``.so`` with a version.
 _LOADED = (".dylib", ".dll", ".pyd")
 Shape = tuple[object, ...]

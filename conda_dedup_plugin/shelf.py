@@ -13,7 +13,7 @@ from .packing import Unpacker
 from .sharing.system import pread
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
     from typing import IO
 
     from .listing import Listing
@@ -116,21 +116,12 @@ class Shelf:
 
     # -- inodes -------------------------------------------------------------------------------------
 
-    def inodes(self, trees: Container[int] | None = None) -> dict[InodeKey, Inode]:
-        """Return every inode with all its names, as objects: for those who cannot do with less.
-
-        Of some ``trees`` alone: those that have a name there.
-        """
+    def inodes(self) -> dict[InodeKey, Inode]:
+        """Return every inode with all its names, as objects: for those who cannot do with less."""
         found: dict[InodeKey, Inode] = {}
-        wanted: set[int] | None = None
-        if trees is not None:
-            inside = (part for part in self._parts if part.tree in trees)
-            wanted = {ident for part in inside for ident in self._column(part.idents, part.length)}
         for part in self._parts:
-            idents = self._column(part.idents, part.length)
             for number in range(part.length):
-                if wanted is None or idents[number] in wanted:
-                    self._name(found, part, number)
+                self._name(found, part, number)
         return found
 
     def _name(self, found: dict[InodeKey, Inode], part: _Part, number: int) -> None:

@@ -57,6 +57,8 @@ class Tally:
                 continue
             inventory.warnings += listing.warnings
             inventory.folders[index] = listing.folders
+            if listing.builds:
+                inventory.builds[index] = listing.builds
             for pool, begins in listing.begins.items():
                 inventory.sizes.begin(pool, begins)
             for holding in listing.holdings:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .environments import is_package_cache
 from .model import STAGING_PREFIX
-from .sharing.system import open_directory, open_root, scan
+from .sharing.system import lstat, open_directory, open_root, scan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +25,28 @@ class Folder(NamedTuple):
     below: str
     descriptor: int
     files: list[os.DirEntry[str]]
+
+
+class Listed(NamedTuple):
+    """A file that was looked at by its path: in the place of an entry of a directory."""
+
+    name: str
+    found: os.stat_result
+
+    def inode(self) -> int:
+        """Return its number."""
+        return self.found.st_ino
+
+
+def listed_folder(tree: Tree, path: str) -> tuple[str, int, list[Listed]]:
+    """Return a regular file as the only one of a directory; nothing if there is none."""
+    below, _, name = path.rpartition("/")
+    below = f"{below}/" if below else ""
+    try:
+        stat = lstat(f"{tree.root}/{path}")
+    except OSError:
+        return below, -1, []
+    return below, -1, [Listed(name, stat)] if (stat.st_mode & 0o170000) == 0o100000 else []
 
 
 def walk(tree: Tree, roots: set[str], warnings: list[str]) -> Iterator[Folder]:

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -54,7 +55,15 @@ def spread(tasks: int, work: Callable[[int], R], patience: float = _PATIENCE) ->
 
 def _may_fork(tasks: int) -> bool:
     """Whether a fork is safe and there is somebody to give it work; threads do not survive one."""
-    return 1 < tasks <= _MOST_TASKS and processors() > 1 and threading.active_count() == 1
+    return 1 < tasks <= _MOST_TASKS and processors() > 1 and _threads() == 1
+
+
+def _threads() -> int:
+    """Return how many threads there are, those that Python knows nothing of among them."""
+    try:
+        return len(list(Path("/proc/self/task").iterdir()))
+    except OSError:
+        return threading.active_count()
 
 
 class _Team(Generic[R]):
