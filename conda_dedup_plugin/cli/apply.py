@@ -41,10 +41,11 @@ def execute(options: argparse.Namespace) -> int:
     """Print or execute the plan."""
     from ..apply import apply_plan
     from ..errors import StateError
+    from ..interrupted import finish_interrupted
     from ..notices import forget
     from ..recall import forget as forget_reports
     from .bars import progress_for
-    from .common import analysis_of, finish_interrupted, remember, require_consent
+    from .common import analysis_of, remember, require_consent
 
     require_consent(options)
     analysis, notes = analysis_of(options)

@@ -33,8 +33,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def execute(options: argparse.Namespace) -> int:
     """Print or remove what can go."""
+    from ..interrupted import finish_interrupted
     from ..report import json, text, upkeep
-    from .common import agreed, finish_interrupted, require_consent
+    from .common import agreed, require_consent
 
     require_consent(options)
     notes: list[str] = []

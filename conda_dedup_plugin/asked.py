@@ -1,0 +1,108 @@
+"""From what the functions of :mod:`conda_dedup_plugin.api` are given to a scope and an analysis."""
+
+from __future__ import annotations
+
+import os
+import reprlib
+from dataclasses import replace
+from enum import Enum
+from typing import TYPE_CHECKING, TypeVar
+
+from .engine import Analysis, analyse
+from .environments import Request, find
+from .errors import UsageError
+from .model import Goal, MethodChoice, Scope
+from .plan import PlanOptions
+from .settings import always_copy, load
+from .sharing.system import user
+from .trees import is_environment, is_package_cache, is_uv_cache, is_virtual_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from .answers import Options, Paths
+
+E = TypeVar("E", bound=Enum)
+
+
+def analyse_paths(
+    paths: Paths, donors: Paths, discover: bool, deep: bool, options: Options, whole: bool
+) -> tuple[Analysis, list[str]]:
+    """Look, and plan; return what went wrong on the way, too."""
+    settings = load()
+    method = _choice(MethodChoice, "method", options.method, settings.method)
+    goal = _choice(Goal, "goal", options.goal, settings.goal)
+    min_size = settings.floor(goal) if options.min_size is None else options.min_size
+    if min_size < 1:
+        raise UsageError("The least size must be at least 1 byte.", "Leave min_size away for the setting.")
+    untracked, normalize = options.hardlink_untracked, options.normalize_bytecode
+    plan_options = PlanOptions(
+        method=method,
+        goal=goal,
+        euid=user(),
+        include_cache=options.include_cache,
+        override_frozen=options.override_frozen,
+        same_layer=options.same_layer,
+        # who names a method knows that always_copy is set
+        reflink_only=always_copy() and options.method is None,
+        hardlink_untracked=settings.hardlink_untracked if untracked is None else untracked,
+        normalize_bytecode=settings.normalize_bytecode if normalize is None else normalize,
+    )
+    analysis = analyse(scope_of(paths, donors, discover), plan_options, min_size, deep, whole=whole)
+    return analysis, [*settings.warnings, *analysis.warnings]
+
+
+def _choice(kind: type[E], name: str, value: str | None, default: E) -> E:
+    if value is None:
+        return default
+    known = [choice.value for choice in kind]
+    if value not in known:
+        raise UsageError(f"There is no {name} {value!r}.", f"Known are: {', '.join(known)}.")
+    return kind(value)
+
+
+def scope_of(paths: Paths, donors: Paths, discover: bool, of_environment: bool = False) -> Scope:
+    """Return the trees that the paths name, selected, and those of donors and of discovery, not selected."""
+    named = list(each(paths))
+    if of_environment:
+        chosen = find(Request(prefixes=tuple(named), discover=False))
+    else:
+        chosen = find(replace(_request(named), discover=False))
+    request = _request([*named, *each(donors)])
+    everything = find(replace(request, discover=discover))
+    roots = {tree.root for tree in chosen.trees}
+    trees = tuple(replace(tree, selected=tree.root in roots) for tree in everything.trees)
+    return Scope(trees, tuple(dict.fromkeys((*chosen.warnings, *everything.warnings))))
+
+
+def each(paths: Paths) -> Iterator[str]:
+    """Yield one path or several as strings."""
+    for path in [paths] if isinstance(paths, (str, os.PathLike)) else paths:
+        yield os.fspath(path)
+
+
+def _request(paths: Iterable[str]) -> Request:
+    """Name each path for what it is: an environment, a package cache, or a directory with some of both."""
+    prefixes, caches, search = [], [], []
+    for path in paths:
+        if is_environment(path) or is_virtual_environment(path):
+            prefixes.append(path)
+        elif is_package_cache(path) or is_uv_cache(path):
+            caches.append(path)
+        else:
+            search.append(path)
+    return Request(prefixes=tuple(prefixes), pkgs_dirs=tuple(caches), search=tuple(search))
+
+
+def stem_of(record: object) -> str:
+    """Return name-version-build of a record, whoever's it is."""
+    if isinstance(record, str):
+        return record
+    try:
+        name, version, build = (getattr(record, word) for word in ("name", "version", "build"))
+    except AttributeError:
+        raise UsageError(
+            f"A record has no name, version and build: {reprlib.repr(record)}.",
+            "Give the records that rattler.install was given.",
+        ) from None
+    return f"{getattr(name, 'normalized', name)}-{version}-{build}"
