@@ -123,18 +123,31 @@ def test_what_is_there_is_what_the_command_tells(
     assert {**document, "walked": told["walked"]} == told
 
 
-def test_donors_are_never_changed(two: list[Path], tmp_path: Path) -> None:
-    one, two_ = two
-    before = snapshot(one)
-    inode = (one / "lib/libnumpy.so").stat().st_ino
-    assert api.apply(two_).inodes == 0
-    done = api.apply(two_, donors=one)
+@pytest.mark.parametrize("donor", [0, 1])
+def test_donors_are_never_changed(two: list[Path], donor: int) -> None:
+    own, other = two[1 - donor], two[donor]
+    before = snapshot(other)
+    inode = (other / "lib/libnumpy.so").stat().st_ino
+    assert api.apply(own).inodes == 0
+    done = api.apply(own, donors=other)
     assert done.inodes == done.names == done.inodes_freed == 1 and done.bytes_freed >= len(LIBRARY)
     assert not done.failed and not done.left_alone and done.run
-    assert (two_ / "lib/libnumpy.so").stat().st_ino == inode
-    assert {path: state.content for path, state in snapshot(one).items()} == {
+    assert (own / "lib/libnumpy.so").stat().st_ino == inode
+    assert {path: state.content for path, state in snapshot(other).items()} == {
         path: state.content for path, state in before.items()
     }
+
+
+@pytest.mark.parametrize("other", [0, 1])
+def test_what_is_discovered_keeps_and_is_never_changed(two: list[Path], other: int, home: Path) -> None:
+    (home / ".conda").mkdir()
+    (home / ".conda/environments.txt").write_text(f"{two[other]}\n")
+    own = two[1 - other]
+    assert not api.plan(own).shares
+    assert [tree["prefix"] for tree in api.report(own, discover=True)["environments"]] == [str(own)]
+    (share,) = api.plan(own, discover=True).shares
+    assert share.paths == (str(own / "lib/libnumpy.so"),)
+    assert share.keeper == str(two[other] / "lib/libnumpy.so")
 
 
 def test_what_changed_since_the_plan_is_left_alone(two: list[Path]) -> None:
