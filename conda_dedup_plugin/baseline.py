@@ -50,7 +50,10 @@ def write_baselines(
                 f"{str(exc.filename)!r} is there already.", "Nothing is overwritten: name another directory."
             ) from exc
         except OSError as exc:
-            raise UsageError(f"{str(exc.filename)!r} cannot be written: {exc.strerror}.") from exc
+            raise UsageError(
+                f"{str(exc.filename)!r} cannot be written: {exc.strerror}.",
+                "Name a directory that you may write to: --write DIR.",
+            ) from exc
     return written
 
 

@@ -11,10 +11,17 @@ class DedupError(Exception):
     """
 
     exit_code = 1
+    #: The next step where nothing better is known.
+    usual_hint = ""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
+
+    @property
+    def next_step(self) -> str:
+        """What to do about it."""
+        return self.hint or self.usual_hint
 
 
 class UsageError(DedupError):
@@ -25,3 +32,5 @@ class UsageError(DedupError):
 
 class StateError(DedupError):
     """The state directory or the journal cannot be used."""
+
+    usual_hint = "Make it usable for you (README: State), or have XDG_STATE_HOME name another directory."

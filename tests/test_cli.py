@@ -195,7 +195,7 @@ def test_json_by_a_part_of_its_name(world: World) -> None:
 
 def test_help_and_version(world: World) -> None:
     assert re.fullmatch(r"conda-dedup-plugin \S+\n", world.run("--version").stdout)
-    for words in ([], ["--help"], ["report", "--help"], ["apply", "-h"]):
+    for words in (["--help"], ["report", "--help"], ["apply", "-h"]):
         done = world.run(*words)
         assert done.stdout.startswith("usage: conda-dedup")
         assert done.stderr == ""

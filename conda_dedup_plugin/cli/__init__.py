@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ..errors import DedupError
+from ..tone import set_tone
 
 if TYPE_CHECKING:
     import argparse
@@ -37,7 +38,8 @@ def main(
             _tell(exc, prog, as_json)
             code = exc.exit_code
         except KeyboardInterrupt:
-            _tell(DedupError("Interrupted; what was shared until then is complete."), prog, as_json)
+            interrupted = "Interrupted; what was shared until then is complete."
+            _tell(DedupError(interrupted, "The same command does the rest."), prog, as_json)
             code = INTERRUPTED
         sys.stdout.flush()
         return code
@@ -48,7 +50,8 @@ def main(
         if exc.filename is not None:
             raise
         _abandon_output()
-        _tell(DedupError(f"The output cannot be written: {exc.strerror}."), prog, False)
+        unwritten = f"The output cannot be written: {exc.strerror}."
+        _tell(DedupError(unwritten, "Make room for it, or have it written elsewhere."), prog, False)
         return 1
 
 
@@ -69,6 +72,7 @@ def _run(
         return int(exc.code or 0)
     options.json = as_json
     options.prog = prog
+    set_tone(quiet=options.quiet, exact=bool(options.verbose))
     return int(options.execute(options))
 
 
@@ -102,5 +106,5 @@ def _tell(error: DedupError, prog: str, as_json: bool) -> None:
         return
     err = text.console(stderr=True)
     text.print_notes([str(error)], err, f"{prog}: error")
-    if error.hint:
-        text.print_notes([error.hint], err, "  hint")
+    if error.next_step:
+        text.print_notes([error.next_step], err, "  hint")

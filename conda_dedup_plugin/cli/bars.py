@@ -6,11 +6,12 @@ import sys
 from typing import Any
 
 from ..progress import Bar, Progress, Shown
+from ..tone import is_quiet
 
 
 def progress_for(quiet: bool) -> Progress:
     """Return what shows progress on stderr to the one who waits, if anybody does."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or is_quiet() or not sys.stderr.isatty():
         return Progress()
     return Shown(_bar)
 

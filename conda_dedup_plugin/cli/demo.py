@@ -34,12 +34,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def execute(options: argparse.Namespace) -> int:
     """Show ``report``, ``apply`` and ``report`` at work, and count the bytes on disk before and after."""
     _check_needed()
-    from rich.filesize import decimal
-
     from ..demo.measure import contents, disk_bytes, settle
     from ..demo.shelter import temporary_home
     from ..demo.world import make_world
     from ..report.json import dump
+    from ..tone import amount
 
     say = _to_stderr if options.json else _to_stdout
     with temporary_home() as folder:
@@ -58,7 +57,7 @@ def execute(options: argparse.Namespace) -> int:
         sys.stdout.write(dump({**shown, "disk_bytes_before": before, "disk_bytes_after": after}) + "\n")
     else:
         say("\nEvery environment still imports numpy, and no file has other content. All is removed again.")
-        say(f"on disk: {decimal(before)} before, {decimal(after)} after")
+        say(f"on disk: {amount(before)} before, {amount(after)} after")
     return 0
 
 

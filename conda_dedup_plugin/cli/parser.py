@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from typing import NoReturn
 
 from .. import __version__
 from ..errors import UsageError
 from ..model import Goal, MethodChoice
 from ..plan import MIN_EXTENT
-from . import apply, clean, compare, demo, history, report, run, snapshot, status, suggest, undo, verify
+from . import (
+    apply,
+    clean,
+    compare,
+    demo,
+    history,
+    overview,
+    report,
+    run,
+    snapshot,
+    status,
+    suggest,
+    undo,
+    verify,
+)
 
 _VERBS = (report, status, compare, suggest, apply, run, undo, verify, clean, snapshot, history, demo)
+
+#: What is printed as it stands fits into a terminal of 80 columns.
+_WIDTH = 78
 
 
 class _Parser(argparse.ArgumentParser):
@@ -29,29 +47,37 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"conda-dedup-plugin {__version__}")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.set_defaults(execute=lambda options: _overview(parser, options))
+    parser.set_defaults(execute=overview.execute, quiet=False, verbose=0)
+    _add_output_options(parser)
     verbs = parser.add_subparsers(metavar="COMMAND", title="commands")
     for verb in _VERBS:
         added = verbs.add_parser(
             verb.NAME,
             help=verb.HELP,
-            description=verb.HELP,
+            description=textwrap.fill(verb.HELP, _WIDTH),
             epilog=verb.EXAMPLES.format(prog=prog),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        added.add_argument("--json", action="store_true", help="print one JSON document")
         added.set_defaults(execute=verb.execute)
         verb.configure(added)
+        _add_output_options(added)
+        for group in added._action_groups:
+            if group.description:
+                group.description = textwrap.fill(group.description, _WIDTH - 2)
     return parser
 
 
-def _overview(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
-    if options.json:
-        raise UsageError("No command was given.", f"See: {parser.prog} --help")
-    parser.print_help()
-    return 0
+def _add_output_options(parser: argparse.ArgumentParser) -> None:
+    """What is printed, as conda's own options say; what stands before the verb holds for the verb."""
+    output = parser.add_argument_group("output")
+    output.add_argument("--json", action="store_true", default=argparse.SUPPRESS,
+                        help="print one JSON document")  # fmt: skip
+    output.add_argument("-v", "--verbose", action="count", default=argparse.SUPPRESS,
+                        help="write bytes to the last digit")  # fmt: skip
+    output.add_argument("-q", "--quiet", action="store_true", default=argparse.SUPPRESS,
+                        help="show neither progress nor warnings; where something is changed: "
+                        "errors only")  # fmt: skip
 
 
 def add_tree_options(parser: argparse.ArgumentParser, default: str) -> argparse._ArgumentGroup:
@@ -77,10 +103,9 @@ def add_scope_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_consent_options(parser: argparse.ArgumentParser) -> None:
-    """Asking before anything is changed, and how much is said."""
+    """Asking before anything is changed."""
     parser.add_argument("-d", "--dry-run", action="store_true", help="print the plan and change nothing")
     parser.add_argument("-y", "--yes", action="store_true", help="do not ask")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors")
 
 
 def add_plan_options(parser: argparse.ArgumentParser, deep: bool) -> None:

@@ -26,16 +26,17 @@ examples:
   {prog} run -- pixi install
   {prog} run -p .venv -- uv pip install numpy
 
-Nothing is printed on stdout besides what the command prints, and so there is no --json.
-What was shared is told on stderr. Ctrl-C goes to the command.
+Nothing is printed on stdout besides what the command prints, and so there is
+no --json. What was shared is told on stderr, with -q not at all. Ctrl-C goes
+to the command.
 """
 
 
 class _NotStartedError(DedupError):
     """The command was not started; the exit code is a shell's."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, hint: str, exit_code: int) -> None:
+        super().__init__(message, hint)
         self.exit_code = exit_code
 
 
@@ -46,7 +47,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     from .parser import add_scope_options
 
     add_scope_options(parser)
-    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing of what was shared")
     parser.add_argument("dedup_command", nargs=REMAINDER, metavar="-- COMMAND ...",
                         help="the command and its words")  # fmt: skip
 
@@ -138,8 +138,14 @@ def _run(command: list[str]) -> int:
 
 def _refuse(name: str, error: OSError) -> NoReturn:
     if isinstance(error, FileNotFoundError):
-        raise _NotStartedError(f"The command {name!r} was not found.", 127) from error
-    raise _NotStartedError(f"The command {name!r} cannot be executed ({error.strerror}).", 126) from error
+        raise _NotStartedError(
+            f"The command {name!r} was not found.", "Check its name, and PATH.", 127
+        ) from error
+    raise _NotStartedError(
+        f"The command {name!r} cannot be executed ({error.strerror}).",
+        "Make it executable, or name what runs it: bash, python.",
+        126,
+    ) from error
 
 
 def _nothing(*_: object) -> None:

@@ -15,6 +15,7 @@ HELP = "Write the explicit spec and environment.yml of environments, by which co
 EXAMPLES = """\
 examples:
   {prog} snapshot -n bert --write ~/snapshots
+  {prog} snapshot -p ~/envs/bert -n nlp --json
   conda create -n bert --file ~/snapshots/bert/explicit.txt
 """
 
@@ -60,7 +61,8 @@ def execute(options: argparse.Namespace) -> int:
             folder, changed = write(snapshot, directory)
         except OSError as exc:
             raise DedupError(
-                f"The snapshot of env {tree.name!r} cannot be written to {directory!r}: {exc.strerror}."
+                f"The snapshot of env {tree.name!r} cannot be written to {directory!r}: {exc.strerror}.",
+                "Name a directory that you may write to: --write DIR.",
             ) from exc
         written.append(
             {

@@ -23,7 +23,7 @@ examples:
   {prog} verify
   {prog} verify --quick -n bert
   {prog} verify --repair
-  {prog} verify --repair --keep-edit ~/envs/bert/lib/python3.12/site-packages/x.py
+  {prog} verify --repair --keep-edit ~/envs/bert/lib/libz.so.1
 """
 
 

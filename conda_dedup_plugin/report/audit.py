@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from rich.filesize import decimal
 from rich.text import Text
 
 from ..findings import Kind
+from ..tone import amount
 from .text import printable
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ def print_audit(audit: Audit, out: Console) -> None:
 
 def _sentence(finding: Finding) -> str:
     if finding.kind in (Kind.PACKAGES, Kind.TARBALLS):
-        return f"{decimal(finding.bytes_freed)} in {finding.what}, which no environment uses"
-    return f"{finding.what}, {decimal(finding.bytes_freed)}" if finding.bytes_freed else finding.what
+        return f"{amount(finding.bytes_freed)} in {finding.what}, which no environment uses"
+    return f"{finding.what}, {amount(finding.bytes_freed)}" if finding.bytes_freed else finding.what
 
 
 def audit_document(audit: Audit) -> dict[str, Any]:

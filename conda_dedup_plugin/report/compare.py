@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich.filesize import decimal
 from rich.text import Text
 
 from ..builds import explain
 from ..channels import channel_name
 from ..model import SCHEMA
 from ..specs.packages import PYPI
+from ..tone import amount
 from ..versions import newer
 from .text import printable
 
@@ -146,7 +146,7 @@ def print_pair(found: Comparison, out: Console) -> None:
     _line(out, f"{_percent(found.similarity)} alike: {same:,} of {total:,} packages are identical")
     if found.byte_similarity is not None:
         share = _percent(found.byte_similarity)
-        _line(out, f"{share} in bytes: {decimal(found.common_bytes)} of {decimal(found.all_bytes)}")
+        _line(out, f"{share} in bytes: {amount(found.common_bytes)} of {amount(found.all_bytes)}")
     if found.unknown_sizes:
         _line(out, f"       nobody knows the size of {_packages(found.unknown_sizes)}")
     if found.core_similarity is not None:
@@ -174,7 +174,7 @@ def _list(out: Console, title: str, lines: Sequence[tuple[Pair, str]]) -> None:
 
 
 def _known(package: Package) -> str:
-    size = "" if package.size is None else f", {decimal(package.size)}"
+    size = "" if package.size is None else f", {amount(package.size)}"
     build = "" if package.is_pip or not package.dist.build else f" {package.dist.build}"
     return f"{package.dist.version}{build}{size}"
 
@@ -235,8 +235,8 @@ def _print_cluster(found: Compared, cluster: Cluster, out: Console) -> None:
     for part in _wrapped(title, 0):
         out.print(Text(part, style="bold"))
     _line(out, f"  {_packages(len(cluster.common))} in common")
-    _line(out, f"  {decimal(cluster.bytes_of_all)} together, {decimal(cluster.bytes_of_union)} "
-          f"if each package is there once: saves {decimal(cluster.saving)}")  # fmt: skip
+    _line(out, f"  {amount(cluster.bytes_of_all)} together, {amount(cluster.bytes_of_union)} "
+          f"if each package is there once: saves {amount(cluster.saving)}")  # fmt: skip
     if cluster.unknown_sizes:
         _line(out, f"  nobody knows the size of {_packages(cluster.unknown_sizes)}")
     inside = {member.source for member in cluster.members}

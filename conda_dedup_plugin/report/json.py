@@ -31,7 +31,7 @@ def dump(document: dict[str, Any]) -> str:
 
 def error_document(error: DedupError) -> dict[str, Any]:
     """What is printed when nothing could be done."""
-    return {"schema": SCHEMA, "error": str(error), "hint": error.hint}
+    return {"schema": SCHEMA, "error": str(error), "hint": error.next_step}
 
 
 def report_document(analysis: Analysis, walked: float) -> dict[str, Any]:

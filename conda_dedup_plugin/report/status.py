@@ -6,11 +6,11 @@ import shlex
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from rich.filesize import decimal
 from rich.text import Text
 
 from ..declared import AUTO, AUTO_BUDGET, GOAL, METHOD
 from ..model import Method, Reason
+from ..tone import amount
 from ..ways import Why
 from .text import printable
 from .words import files
@@ -56,15 +56,15 @@ def print_status(status: Status, prog: str, out: Console) -> None:
     if settings.auto:
         seconds = f", at most {settings.auto_budget} s" if settings.auto_budget else ", noted only: 0 s"
         origin = _set_in(status, AUTO_BUDGET)
-        _line(out, "Automatic", f"on, after each conda command{seconds}{origin}")
+        line(out, "Automatic", f"on, after each conda command{seconds}{origin}")
     else:
-        _line(out, "Automatic", f"off: {AUTO} is false{_set_in(status, AUTO)}")
+        line(out, "Automatic", f"off: {AUTO} is false{_set_in(status, AUTO)}")
     checked = [check for check in status.checks if check.checked is not None]
     for check in checked[:_MOST_CHECKS]:
-        _line(out, "  checked", _check(check, status))
+        line(out, "  checked", _check(check, status))
     if len(checked) > _MOST_CHECKS:
-        _line(out, "", f"and {len(checked) - _MOST_CHECKS:,} more before; all of them with: --json")
-    _line(out, "Last run", "none" if status.last is None else _run(status.last))
+        line(out, "", f"and {len(checked) - _MOST_CHECKS:,} more before; all of them with: --json")
+    line(out, "Last run", "none" if status.last is None else run_line(status.last))
     _print_pending(status, prog, out)
     for distant in status.distant:
         out.print()
@@ -76,17 +76,17 @@ def _print_device(one: OnDevice, status: Status, again: bool, out: Console) -> N
     what = f"{device.file_system}, the same file system as above" if again else device.file_system
     out.print(Text(f"{printable(place.directory)}  ({what})", style="bold"))
     counts = [(len(place.environments), "environment"), (len(place.caches), "package cache")]
-    _line(out, "  holds", ", ".join(f"{count:,} {name}{'' if count == 1 else 's'}" for count, name in counts))
-    _line(out, "  can", "; ".join(filter(None, (_able(one), _unable(one)))))
+    line(out, "  holds", ", ".join(f"{count:,} {name}{'' if count == 1 else 's'}" for count, name in counts))
+    line(out, "  can", "; ".join(filter(None, (_able(one), _unable(one)))))
     why = _WHY[one.why] + _set_in(status, _SET_BY.get(one.why, ""))
     if one.held is not None:
-        _line(out, "  shared by", f"nothing: {why}")
+        line(out, "  shared by", f"nothing: {why}")
         if one.held.value not in why:
-            _line(out, "", one.held.value)
+            line(out, "", one.held.value)
     else:
-        _line(out, "  shared by", f"{_methods(one.methods)}: {why}")
+        line(out, "  shared by", f"{_methods(one.methods)}: {why}")
     for note in notes_of(one):
-        _line(out, "  note", note)
+        line(out, "  note", note)
 
 
 def _able(one: OnDevice) -> str:
@@ -132,36 +132,37 @@ def notes_of(one: OnDevice) -> list[str]:
 
 def _check(check: Check, status: Status) -> str:
     result = check.result
-    done = f"{files(result.files)} shared, {decimal(result.bytes_freed)} freed" if result else ""
+    done = f"{files(result.files)} shared, {amount(result.bytes_freed)} freed" if result else ""
     failed = f", {result.failed:,} failed" if result and result.failed else ""
     return f"{_local(check.checked or 0)}  {printable(name_of(check, status))}: {done}{failed}"
 
 
-def _run(run: Run) -> str:
+def run_line(run: Run) -> str:
+    """Write in a line when a run was, what it was and what came of it."""
     state = "" if run.finished else " (running)" if run.running else " (interrupted)"
-    size = ("-" if run.bytes_freed < 0 else "") + decimal(abs(run.bytes_freed))
+    size = ("-" if run.bytes_freed < 0 else "") + amount(abs(run.bytes_freed))
     return f"{_local(run.started)}  {printable(run.command)}{state}: {files(run.names)}, {size} freed"
 
 
 def _print_pending(status: Status, prog: str, out: Console) -> None:
     if not status.pending and not status.interrupted:
-        _line(out, "Pending", "nothing")
+        line(out, "Pending", "nothing")
     for check in status.pending:
         command = command_for(check, status, prog)
         left = check.pending
         if left is not None and not left.is_free:
-            _line(out, "Pending", f"env '{printable(name_of(check, status))}': a command is at work on it")
+            line(out, "Pending", f"env '{printable(name_of(check, status))}': a command is at work on it")
         else:
-            _line(out, "Pending", f"env '{printable(name_of(check, status))}': waits for the next command")
-            _line(out, "", f"or now: {printable(command)}")
+            line(out, "Pending", f"env '{printable(name_of(check, status))}': waits for the next command")
+            line(out, "", f"or now: {printable(command)}")
     for one in status.interrupted:
         what = [f"{one.changes:,} changes half done"] if one.changes else []
         what += [f"{len(one.stagings):,} staging directories left"] if one.stagings else []
-        _line(out, "Interrupted", f"{_local(one.run.started)}  {printable(one.run.command)} ({one.run.id})")
-        _line(out, "", ", ".join(what))
+        line(out, "Interrupted", f"{_local(one.run.started)}  {printable(one.run.command)} ({one.run.id})")
+        line(out, "", ", ".join(what))
         for root in sorted(one.roots):
-            _line(out, "", f"in {printable(root)}")
-        _line(out, "", f"the next run sees to it, or now: {prog} apply")
+            line(out, "", f"in {printable(root)}")
+        line(out, "", f"the next run sees to it, or now: {prog} apply")
 
 
 def command_for(check: Check, status: Status, prog: str) -> str:
@@ -181,20 +182,21 @@ def _print_distant(distant: Distant, out: Console) -> None:
     many = "its package cache" if len(distant.caches) == 1 else "all its package caches"
     value = printable(distant.value or f"a directory on {distant.place.mount_point}")
     out.print(Text(f"warning: '{printable(distant.tree.name)}' lies on {where} than {many}:"))
-    _line(out, "", f"{distant.tree.manager.value} copies every file into it")
+    line(out, "", f"{distant.tree.manager.value} copies every file into it")
     if distant.by_reflink:
-        _line(out, "", "(apply can share by reflink what was copied)")
+        line(out, "", "(apply can share by reflink what was copied)")
     if distant.setting == "pkgs_dirs":
-        _line(out, "", f"to end that, set in condarc: pkgs_dirs: [{value}]")
+        line(out, "", f"to end that, set in condarc: pkgs_dirs: [{value}]")
     else:
-        _line(out, "", f"to end that, set: {distant.setting}={value}")
+        line(out, "", f"to end that, set: {distant.setting}={value}")
 
 
 def _set_in(status: Status, setting: str) -> str:
     return f" (set in {printable(status.origins[setting])})" if setting in status.origins else ""
 
 
-def _line(out: Console, what: str, text: str) -> None:
+def line(out: Console, what: str, text: str) -> None:
+    """Print a line below those of the other things that are told."""
     out.print(Text(f"{what:14}{text}".rstrip()))
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rich.filesize import decimal
 from rich.text import Text
 
 from ..channels import channel_name
 from ..model import SCHEMA
+from ..tone import amount
 from .text import printable
 
 if TYPE_CHECKING:
@@ -100,12 +100,12 @@ def _line(what: str, more: str) -> Text:
 
 
 def _gain(gain: Gain) -> str:
-    return f"{decimal(gain.bytes_freed)} and {gain.inodes:,} {'inode' if gain.inodes == 1 else 'inodes'}"
+    return f"{amount(gain.bytes_freed)} and {gain.inodes:,} {'inode' if gain.inodes == 1 else 'inodes'}"
 
 
 def _packages(packages: Sequence[Package]) -> str:
     many = "1 package" if len(packages) == 1 else f"{len(packages):,} packages"
-    return f"{many}, {decimal(_size(packages))}"
+    return f"{many}, {amount(_size(packages))}"
 
 
 def _names(packages: Sequence[Package]) -> str:

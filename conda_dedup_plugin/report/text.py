@@ -6,11 +6,11 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
 from ..model import Cause, Goal
+from ..tone import aligned, amount, is_exact, is_quiet
 from .words import files
 
 if TYPE_CHECKING:
@@ -115,12 +115,13 @@ def _print_advice(report: Document, out: Console) -> None:
 
 
 def _of_cause(totals: Document) -> str:
-    return f"{decimal(totals['freeable_bytes'])} freeable, {decimal(totals['held_bytes'])} held back"
+    return f"{amount(totals['freeable_bytes'])} freeable, {amount(totals['held_bytes'])} held back"
 
 
 def _tree_table(report: Document) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("Environment or cache", overflow="fold")
+    unit = " (bytes)" if is_exact() else ""
+    table.add_column(f"Environment or cache{unit}", overflow="fold")
     columns = ["Apparent", "On disk", "Private", "Freeable"]
     if report["goal"] == Goal.INODES.value:
         columns.append("Inodes")
@@ -134,11 +135,11 @@ def _tree_table(report: Document) -> Table:
 def _cells(tree: Document) -> tuple[str, ...]:
     numbers = (tree[f"{kind}_bytes"] for kind in ("apparent", "disk", "private", "freeable"))
     inodes = f"{tree['freeable_inodes']:,} of {tree['inodes']:,}"
-    return (*(decimal(number) for number in numbers), inodes)
+    return (*(f"{number:,}" if is_exact() else amount(number) for number in numbers), inodes)
 
 
 def _sentence(what: str, size: int, more: str) -> Text:
-    return Text(f"{what:14}{decimal(size):>9}  {more}".rstrip())
+    return Text(f"{what:14}{aligned(size)}  {more}".rstrip())
 
 
 def print_plan(analysis: Analysis, out: Console) -> None:
@@ -146,7 +147,7 @@ def print_plan(analysis: Analysis, out: Console) -> None:
     for share in analysis.plan.shares:
         keeper = printable(analysis.scope.paths_of(share.keeper)[0])
         for path in analysis.scope.paths_of(share.duplicate):
-            out.print(Text(f"{share.method.value:8}  {decimal(share.duplicate.size):>9}  {printable(path)}"))
+            out.print(Text(f"{share.method.value:8}  {aligned(share.duplicate.size)}  {printable(path)}"))
         out.print(Text(f"{'':18}as  {keeper}"))
     out.print(Text(summary_of_plan(analysis)))
 
@@ -156,19 +157,19 @@ def summary_of_plan(analysis: Analysis) -> str:
     shares = analysis.plan.shares
     if not shares:
         return "There is nothing to share."
-    return f"{files(len(shares))} can be shared, which frees {decimal(analysis.plan.freeable_bytes)}."
+    return f"{files(len(shares))} can be shared, which frees {amount(analysis.plan.freeable_bytes)}."
 
 
 def print_applied(applied: Applied, out: Console) -> None:
     """Print what was done and what was left alone."""
-    out.print(Text(f"{files(applied.inodes)} shared, {decimal(applied.bytes_freed)} freed."))
+    out.print(Text(f"{files(applied.inodes)} shared, {amount(applied.bytes_freed)} freed."))
     print_left_alone(applied, out)
 
 
 def print_left_alone(applied: Applied, out: Console) -> None:
     """Print what was left alone, a line for each reason."""
     for reason, (inodes, size) in applied.skipped.items():
-        out.print(Text(f"left alone: {files(inodes)}, {decimal(size)}: {reason.value}"))
+        out.print(Text(f"left alone: {files(inodes)}, {amount(size)}: {reason.value}"))
 
 
 def print_failed(applied: Applied, err: Console) -> None:
@@ -177,6 +178,6 @@ def print_failed(applied: Applied, err: Console) -> None:
 
 
 def print_notes(notes: list[str], err: Console, what: str = "warning") -> None:
-    """Print warnings, a line each."""
-    for note in notes:
+    """Print notes, a line each; warnings not where the user wants it quiet."""
+    for note in () if what == "warning" and is_quiet() else notes:
         err.print(Text(f"{what}: {printable(note)}"))

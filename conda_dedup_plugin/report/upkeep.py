@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from rich.filesize import decimal
 from rich.table import Table
 from rich.text import Text
 
+from ..tone import aligned, amount
 from .text import print_left_alone, printable
 from .words import files
 
@@ -28,7 +28,7 @@ def print_undoing(undoing: Undoing, out: Console) -> None:
     """Print every name that would get a copy, and what they take."""
     for inode in undoing.inodes:
         for path in undoing.scope.paths_of(inode):
-            out.print(Text(f"{decimal(inode.disk_bytes):>9}  {printable(path)}"))
+            out.print(Text(f"{aligned(inode.disk_bytes)}  {printable(path)}"))
     out.print(Text(summary_of_undoing(undoing)))
 
 
@@ -37,14 +37,14 @@ def summary_of_undoing(undoing: Undoing) -> str:
     inodes = undoing.inodes
     if not inodes:
         return "There is nothing to undo."
-    size = decimal(undoing.bytes_needed)
+    size = amount(undoing.bytes_needed)
     return f"{files(len(inodes))} can get copies of their own again, which takes {size}."
 
 
 def print_undone(applied: Applied, out: Console) -> None:
     """Print what was undone and what was left alone."""
     out.print(
-        Text(f"{files(applied.inodes)} with copies of their own again, {decimal(-applied.bytes_freed)} used.")
+        Text(f"{files(applied.inodes)} with copies of their own again, {amount(-applied.bytes_freed)} used.")
     )
     print_left_alone(applied, out)
 
@@ -57,7 +57,7 @@ def print_verified(verified: Verified, out: Console, quick: bool) -> None:
     elif quick:
         out.print("What the journal knows is as it was noted.")
     else:
-        size = decimal(verified.bytes)
+        size = amount(verified.bytes)
         out.print(Text(f"{files(verified.inodes)} that are shared, {size}, are what the records say."))
 
 
@@ -97,13 +97,13 @@ def print_repair(repair: Repair, applied: Applied | None, out: Console) -> None:
 def print_cleanable(unused: list[Unused], leftovers: list[Leftover], out: Console) -> None:
     """Print what could be removed."""
     for package in unused:
-        out.print(Text(f"{decimal(package.bytes_freed):>9}  {printable(package.path)}"))
+        out.print(Text(f"{aligned(package.bytes_freed)}  {printable(package.path)}"))
     for left in leftovers:
-        out.print(Text(f"{decimal(left.size):>9}  {printable(str(left))}"))
+        out.print(Text(f"{aligned(left.size)}  {printable(str(left))}"))
     if not unused and not leftovers:
         out.print("There is nothing to clean.")
         return
-    size = decimal(sum(package.bytes_freed for package in unused))
+    size = amount(sum(package.bytes_freed for package in unused))
     out.print(
         Text(f"{len(unused):,} unused packages, {size}; {len(leftovers):,} left behind by interrupted runs.")
     )
@@ -111,7 +111,7 @@ def print_cleanable(unused: list[Unused], leftovers: list[Leftover], out: Consol
 
 def print_cleaned(unused: list[Unused], leftovers: list[Leftover], out: Console) -> None:
     """Print what was removed."""
-    size = decimal(sum(package.bytes_freed for package in unused))
+    size = amount(sum(package.bytes_freed for package in unused))
     out.print(
         Text(f"{len(unused):,} unused packages removed, {size} freed; {len(leftovers):,} leftovers gone.")
     )
@@ -130,7 +130,7 @@ def print_history(runs: list[Run], out: Console) -> None:
     for run in runs:
         when = datetime.fromtimestamp(run.started).strftime("%Y-%m-%d %H:%M")
         state = "" if run.finished else " (running)" if run.running else " (interrupted)"
-        size = ("-" if run.bytes_freed < 0 else "") + decimal(abs(run.bytes_freed))
+        size = ("-" if run.bytes_freed < 0 else "") + amount(abs(run.bytes_freed))
         command = Text(printable(run.command) + state)
         table.add_row(run.id, when, command, f"{run.names:,}", size, f"{run.undoable:,}")
     out.print(table)

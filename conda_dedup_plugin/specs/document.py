@@ -14,6 +14,8 @@ from ..files import read_regular
 
 #: No file of specs is bigger: lock files of large projects have a few MB.
 MOST_BYTES = 16 << 20
+_MEND = "Correct it there, or have the file written again by the tool that wrote it."
+_ANOTHER = "Name another file, or an environment by its name or prefix."
 _NULL = "tag:yaml.org,2002:null"
 
 
@@ -22,9 +24,9 @@ def read_text(path: str) -> str:
     try:
         content = read_regular(path, MOST_BYTES, follow=True, whole=True)
     except ValueError as exc:
-        raise UsageError(f"{path!r} is no path of a file.") from exc
+        raise UsageError(f"{path!r} is no path of a file.", _ANOTHER) from exc
     except OSError as exc:
-        raise UsageError(f"{path!r} cannot be read: {exc.strerror}.") from exc
+        raise UsageError(f"{path!r} cannot be read: {exc.strerror}.", _ANOTHER) from exc
     try:
         text = content.decode("utf-8-sig")
         at = text.find("\0")
@@ -38,7 +40,7 @@ def read_text(path: str) -> str:
 
 def wrong(path: str, line: int, what: str, hint: str = "") -> UsageError:
     """The error that says where a file is broken; ``line`` counts from 1."""
-    return UsageError(f"{path!r}, line {line}: {what}.", hint)
+    return UsageError(f"{path!r}, line {line}: {what}.", hint or _MEND)
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,12 @@ def parse(path: str, text: str) -> Value:
             path, mark.line + 1 if mark else 1, f"this is no YAML: {exc.problem or exc.context}"
         ) from exc
     except RecursionError as exc:
-        raise UsageError(f"{path!r} is nested too deeply.") from exc
+        raise UsageError(f"{path!r} is nested too deeply.", _MEND) from exc
     except (YAMLError, ValueError, LookupError, TypeError, AttributeError) as exc:
         said = " ".join(str(exc).split())
-        raise UsageError(f"{path!r} is no YAML: {said}.") from exc
+        raise UsageError(f"{path!r} is no YAML: {said}.", _MEND) from exc
     if node is None:
-        raise UsageError(f"{path!r} is empty.")
+        raise UsageError(f"{path!r} is empty.", _ANOTHER)
     return Value(path, node)
 
 
