@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MIN_SIZE = 4096
 #: So many groups are looked at together.
-_GROUPS = 512
+_GROUPS = 2048
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 #: What takes more bytes than this is put into a file.
 _MOST_BYTES = 16 << 20
 #: So many rows are sorted into groups at once.
-_MOST_ROWS = 1 << 18
+_MOST_ROWS = 3 << 17
+#: The columns of so many rows are kept in memory.
+_MOST_COLUMNS = 1 << 20
 _WORD = 8
 #: The place of a row: the number of its listing, and that of the row.
 _ROW_BITS = 32
@@ -43,10 +45,16 @@ class _Part(NamedTuple):
 class Shelf:
     """The rows of listings, in the order of their trees once all are there."""
 
-    def __init__(self, most_bytes: int = _MOST_BYTES, most_rows: int = _MOST_ROWS) -> None:
+    def __init__(
+        self,
+        most_bytes: int = _MOST_BYTES,
+        most_rows: int = _MOST_ROWS,
+        most_columns: int = _MOST_COLUMNS,
+    ) -> None:
         self._parts: list[_Part] = []
         self._most_bytes = most_bytes
         self._most_rows = most_rows
+        self._most_columns = most_columns
         self._bytes = 0
         self._file: IO[bytes] | None = None
         self._unpacker = Unpacker()
@@ -74,16 +82,24 @@ class Shelf:
             self._parts = [self._put_away(part) for part in self._parts]
 
     def _put_away(self, part: _Part) -> _Part:
-        if isinstance(part.rows, int):
-            return part
+        """Put rows into the file, and the columns, too, once there are many of them."""
         if self._file is None:
             self._file = tempfile.TemporaryFile(prefix="conda-dedup-")  # noqa: SIM115 (closed in close)
-        places = []
-        for column in (part.idents, part.keys, part.ends, part.rows):
-            places.append(self._file.tell())
-            self._file.write(memoryview(column))  # type: ignore[arg-type]
+        columns = (part.idents, part.keys, part.ends)
+        if len(self) > self._most_columns:
+            columns = tuple(map(self._write, columns))  # type: ignore[assignment]
+        kept = _Part(part.tree, part.length, *columns, self._write(part.rows))
         self._file.flush()
-        return _Part(part.tree, part.length, *places)
+        return kept
+
+    def _write(self, column: array[int] | bytes | int) -> int:
+        """Append to the file; where it begins there. What is in the file already stays."""
+        assert self._file is not None
+        if isinstance(column, int):
+            return column
+        place = self._file.tell()
+        self._file.write(memoryview(column))
+        return place
 
     def sort(self) -> None:
         """Bring the listings into the order of their trees."""

@@ -53,9 +53,13 @@ def document(scope: Scope, **more: bool) -> dict[str, object]:
     return report_document(analyse(scope, PlanOptions(euid=os.geteuid()), **more), 0.0)
 
 
-@pytest.mark.parametrize("limits", [(0, 1 << 20), (1 << 30, 3), (0, 1)], ids=["file", "passes", "both"])
+@pytest.mark.parametrize(
+    "limits",
+    [(0, 1 << 20, 1 << 20), (0, 1 << 20, 0), (1 << 30, 3, 0), (0, 1, 9)],
+    ids=["file", "columns", "passes", "all"],
+)
 def test_the_same_report_in_little_memory(
-    scope: Scope, limits: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    scope: Scope, limits: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = document(scope)
     inodes = scan(scope, 1).inodes
