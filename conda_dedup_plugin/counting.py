@@ -22,6 +22,7 @@ from .listing import (
     spread,
 )
 from .model import Hazard, InodeKey, Totals
+from .parts import PartCounter
 from .policy import hazard_of
 from .sharing.system import entry_stat, file_system, lstat
 from .walking import unreadable, walk
@@ -42,10 +43,11 @@ _MOST_SAID = 200_000
 class _Said:
     """What a claim says of a path, worked out once however many trees have it; ``tail`` ends its row."""
 
-    __slots__ = ("base", "claim", "hazard", "path", "size", "tail")
+    __slots__ = ("base", "claim", "dist", "hazard", "path", "size", "tail")
 
     def __init__(self, path: str, claim: Claim, dist: int) -> None:
         self.claim = claim  # so that its id remains its own
+        self.dist = dist
         self.path = path
         self.hazard = hazard_of(path, claim)
         self.base = base_key(claim, self.hazard)
@@ -56,7 +58,7 @@ class _Said:
 class _Seen:
     """An inode with several names, of which one at least has been seen; in the tree at hand so many."""
 
-    __slots__ = ("blocks", "count", "hazard", "ident", "nlink", "packed", "recorded", "size", "tree")
+    __slots__ = ("blocks", "count", "dist", "hazard", "ident", "nlink", "packed", "recorded", "size", "tree")
 
     def __init__(self, stat: os.stat_result, blocks: Blocks) -> None:
         self.ident = ident(InodeKey(stat.st_dev, stat.st_ino))
@@ -67,6 +69,7 @@ class _Seen:
         self.tree = -1
         self.count = 0
         self.hazard = Hazard.NATIVE
+        self.dist = 0
         self.recorded = False
 
 
@@ -84,11 +87,12 @@ class Counter:
     """Lists trees one after the other; of a file that has several names only one is looked at.
 
     ``min_size`` in bytes: smaller files are counted, and have no row; ``layouts`` tells of extents where
-    files share them.
+    files share them; ``detailed``: every package is counted apart.
     """
 
-    def __init__(self, min_size: int, layouts: Layouts | None = None) -> None:
+    def __init__(self, min_size: int, layouts: Layouts | None = None, detailed: bool = False) -> None:
         self._min_size = min_size
+        self._detailed = detailed
         self._layouts = layouts
         #: by the id of the claim
         self._said: dict[int, _Said] = {}
@@ -120,6 +124,7 @@ class Counter:
         """Count the files of a tree, directory by directory."""
         # A million files come by here: what is done for each is done in this one place.
         classes = [Totals() for _ in Hazard]
+        parts = PartCounter() if self._detailed else None
         here: list[_Seen] = []
         rows: list[bytes] = []
         idents, keys, ends = listing.idents, listing.keys, listing.ends
@@ -169,13 +174,14 @@ class Counter:
                     if said is None or said.path != path:
                         said = self._say(path, claim)
                     hazard = said.hazard
-                counted = classes[hazard]
+                counted = classes[hazard] if parts is None else parts[said.dist if said else 0, hazard]
                 counted.files += 1
                 if known is not None:
                     size = known.size
                     counted.apparent_bytes += size
                     if known.tree != index:
                         known.tree, known.count, known.hazard, known.recorded = index, 0, hazard, False
+                        known.dist = 0 if said is None else said.dist
                         here.append(known)
                     known.count += 1
                     if said is not None:
@@ -193,6 +199,8 @@ class Counter:
                         disk = blocks.plain
                         if blocks.own or blocks.shared:
                             listing.holdings.append(Holding(blocks, hazard, True, said is not None))
+                            if parts is not None:
+                                parts.hold(said.dist if said else 0, hazard, blocks)
                     counted.inodes += 1
                     counted.apparent_bytes += size
                     counted.disk_bytes += disk
@@ -213,6 +221,10 @@ class Counter:
                 end += len(row)
                 ends.append(end)
         listing.rows = b"".join(rows)
+        if parts is not None:
+            for known in here:
+                parts.link(known.dist, known.hazard, known.blocks)
+            listing.parts = parts.settle(classes)
         return self._done(listing, classes, here)
 
     def _done(self, listing: Listing, classes: list[Totals], here: list[_Seen]) -> Listing:

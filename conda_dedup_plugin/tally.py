@@ -36,6 +36,8 @@ class Tally:
         """Count a listing, in whatever order they come."""
         self._inventory.shelf.add(listing)
         self._inventory.trees[listing.index] = listing.counted
+        if listing.parts:
+            self._inventory.parts[listing.index] = listing.parts
         listing.rows = b""
         self._listings[listing.index] = listing
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..audit import Audit
     from ..findings import Finding
 
-_TITLES = {
+TITLES = {
     Kind.UNUSED: "Unused",
     Kind.TOO_MANY: "Too many",
     Kind.CLOBBERED: "Clobbered",
@@ -34,7 +34,7 @@ def print_audit(audit: Audit, out: Console) -> None:
     out.print()
     out.print(Text("Audit", style="bold"))
     for finding in audit.findings:
-        out.print(Text(f"{_TITLES[finding.kind]:14}{printable(_sentence(finding))}"))
+        out.print(Text(f"{TITLES[finding.kind]:14}{printable(_sentence(finding))}"))
         for command in finding.commands:
             out.print(Text(f"{'':16}{command}"))
     if not audit.findings:

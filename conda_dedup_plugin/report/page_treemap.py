@@ -1,0 +1,164 @@
+"""The part of a page about packages: what takes the room in each environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .markup import (
+    Chart,
+    Column,
+    bytes_cell,
+    figure,
+    head_cell,
+    legend,
+    section,
+    short,
+    size,
+    table,
+    text_cell,
+)
+from .page_bars import MOST_TREES
+
+Document = dict[str, Any]
+
+#: So many packages are in the treemap for sure, shared out evenly, and so many of one environment at most.
+_MOST_PACKAGES = 600
+_MOST_OF_ONE = 30
+_KINDS = {
+    "native": "libraries and programs",
+    "bytecode": "bytecode",
+    "package": "other files of packages",
+    "untracked": "text and data of pip's or yours",
+    "mutable": "may be changed in place",
+    "prefixed": "patched with the prefix",
+}
+_OTHER = "other packages"
+
+
+def treemap_section(report: Document, detail: Document) -> tuple[str, Chart | None]:
+    """Environment, package and kind of file, each as big as what it takes on disk."""
+    trees = sorted(report["environments"], key=lambda tree: (-tree["disk_bytes"], tree["prefix"]))
+    trees = [tree for tree in trees if tree["disk_bytes"]]
+    if not trees:
+        return "", None
+    most = max(3, min(_MOST_OF_ONE, _MOST_PACKAGES // min(len(trees), MOST_TREES)))
+    named = [(tree, _with_other(detail["trees"][tree["prefix"]]["packages"], most)) for tree in trees]
+    shown = named[:MOST_TREES]
+    if others := named[MOST_TREES:]:
+        whole = [
+            {"name": "all packages", "dist": "", "kinds": _kinds([one for _, own in others for one in own])}
+        ]
+        rest = {
+            "name": f"{len(others):,} others",
+            "disk_bytes": sum(tree["disk_bytes"] for tree, _ in others),
+        }
+        shown.append((rest, whole))
+    label = (
+        "Each environment as an area, in it its packages, in these the kinds of files: as big as what it "
+        "takes on disk. A package has the colour of the kind that takes most. Choose an area to look into it."
+    )
+    chart = Chart(
+        "packages",
+        label,
+        [_treemap(shown)],
+        {"height": 560, "margin": {"l": 0, "r": 0, "t": 28, "b": 0}},
+        {"height": 460},
+        _treemap_table(shown),
+    )
+    kinds = {kind for _, own in shown for one in own for kind in one["kinds"]}
+    colours = [(f"kind-{kind}", words) for kind, words in _KINDS.items() if kind in kinds]
+    return section("packages", "What takes the room", figure(chart, legend(colours))), chart
+
+
+def _kinds(packages: list[Document]) -> dict[str, int]:
+    found = dict.fromkeys(_KINDS, 0)
+    for package in packages:
+        for kind, number in package["kinds"].items():
+            found[kind] += number
+    return {kind: number for kind, number in found.items() if number}
+
+
+def _with_other(packages: list[Document], most: int) -> list[Document]:
+    if len(packages) <= most + 1:
+        return packages
+    rest = packages[most:]
+    return [
+        *packages[:most],
+        {"name": _OTHER, "dist": f"{len(rest):,} other packages", "kinds": _kinds(rest)},
+    ]
+
+
+def _treemap(shown: list[tuple[Document, list[Document]]]) -> dict[str, object]:
+    ids, labels, parents, values, colours, texts = (
+        ["all"],
+        ["all environments"],
+        [""],
+        [0],
+        ["--surface"],
+        [""],
+    )
+
+    def add(own: str, label: str, parent: str, number: int, colour: str, more: str) -> None:
+        ids.append(own)
+        labels.append(short(label, 40))
+        parents.append(parent)
+        values.append(number)
+        colours.append(colour)
+        texts.append(f"<b>{short(label, 60)}</b><br>{size(number)}<br>{more}")
+
+    for number, (tree, packages) in enumerate(shown):
+        environment = str(number)
+        whole = sum(sum(package["kinds"].values()) for package in packages)
+        values[0] += whole
+        add(environment, tree["name"], "all", whole, "--area", short(tree.get("prefix", ""), 70))
+        for place, package in enumerate(packages):
+            kinds = package["kinds"]
+            if not kinds:
+                continue
+            own = f"{environment}/{place}"
+            main = max(kinds, key=lambda kind: int(kinds[kind]))
+            add(
+                own,
+                package["name"],
+                environment,
+                sum(kinds.values()),
+                f"--kind-{main}",
+                short(package["dist"], 60),
+            )
+            for kind, taken in kinds.items():
+                add(f"{own}/{kind}", _KINDS[kind], own, taken, f"--kind-{kind}", short(package["dist"], 60))
+    texts[0] = f"<b>all environments</b><br>{size(values[0])}"
+    return {
+        "type": "treemap",
+        "ids": ids,
+        "labels": labels,
+        "parents": parents,
+        "values": values,
+        "branchvalues": "total",
+        "maxdepth": 3,
+        "hovertext": texts,
+        "hoverinfo": "text",
+        "textinfo": "label",
+        "marker": {
+            "colors": colours,
+            "line": {"width": 1, "color": "--surface"},
+            "pad": {"t": 20, "l": 2, "r": 2, "b": 2},
+        },
+        "tiling": {"pad": 1},
+        "pathbar": {"thickness": 24},
+    }
+
+
+def _treemap_table(shown: list[tuple[Document, list[Document]]]) -> str:
+    kinds = [kind for kind in _KINDS if any(kind in one["kinds"] for _, own in shown for one in own)]
+    lines = [
+        head_cell(tree["name"], tree.get("prefix", ""))
+        + text_cell(package["dist"] or package["name"])
+        + bytes_cell(sum(package["kinds"].values()))
+        + "".join(bytes_cell(package["kinds"].get(kind, 0)) for kind in kinds)
+        for tree, packages in shown
+        for package in packages
+    ]
+    heads = [Column("Environment"), Column("Package"), Column("On disk", True)]
+    heads += [Column(_KINDS[kind].capitalize(), True) for kind in kinds]
+    return table("What the packages of each environment take", heads, lines, "packages-table", sortable=True)
