@@ -127,7 +127,7 @@ def _page(report: Document, detail: Document, similar: Document, plotly: str) ->
         for name, title in _SECTIONS.items()
         if f'<section id="{name}"' in body
     )
-    title = f"{len(report['environments']):,} environments, {len(report['caches']):,} caches"
+    title = f"{_many(report['environments'], 'environment')}, {_many(report['caches'], 'cache')}"
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -152,12 +152,16 @@ by conda-dedup-plugin {plain(__version__)}</p>
 {body}
 </main>
 <script type="application/json" id="charts">{_data(charts)}</script>
-<script>{plotly}</script>
+<script type="text/plain" id="plotly">{plotly}</script>
 <script>
 {_asset("page.js")}</script>
 </body>
 </html>
 """
+
+
+def _many(trees: list[Document], what: str) -> str:
+    return f"{len(trees):,} {what}" if len(trees) == 1 else f"{len(trees):,} {what}s"
 
 
 def _data(charts: Document) -> str:

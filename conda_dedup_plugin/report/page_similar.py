@@ -100,13 +100,14 @@ def _heat_map(
         "hoverinfo": "text",
         "xgap": 1,
         "ygap": 1,
-        "colorscale": [[0, "--heat-0"], [0.5, "--heat-1"], [1, "--heat-2"]],
+        "colorscale": [[0, "--heat-0"], [1, "--heat-1"]],
         "showscale": False,
     }
     if len(order) <= _WITH_NUMBERS:
         trace |= {
             "text": [[f"{int(share * 100)}" for share in row] for row in shares],
             "texttemplate": "%{text}",
+            "textfont": {"color": "--ink"},
         }
     axis: dict[str, object] = {
         "tickvals": places,
@@ -182,15 +183,12 @@ def _clusters(similar: Document, names: dict[str, str]) -> str:
             f'<th scope="row">{members}</th>'
             + number_cell(len(cluster["environments"]))
             + number_cell(cluster["common_packages"])
-            + bytes_cell(cluster["bytes_of_all"])
             + bytes_cell(cluster["saving"])
+            + bytes_cell(cluster["bytes_of_all"])
         )
-    heads = [
-        Column("Environments"),
-        Column("How many", True),
-        Column("Packages of all", True),
-        Column("Bytes, going by the packages", True),
-        Column("There more than once", True),
-    ]
-    caption = f"Clusters of environments that are at least {similar['threshold']:.0%} alike"
+    titles = ("Members", "Packages in all", "Twice or more", "Size of all")
+    heads = [Column("Environments"), *(Column(title, True) for title in titles)]
+    caption = (
+        f"Clusters of environments that are at least {similar['threshold']:.0%} alike; sizes as packages say"
+    )
     return table(caption, heads, lines, "clusters-table")

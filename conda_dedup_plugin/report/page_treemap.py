@@ -48,10 +48,7 @@ def treemap_section(report: Document, detail: Document) -> tuple[str, Chart | No
         whole = [
             {"name": "all packages", "dist": "", "kinds": _kinds([one for _, own in others for one in own])}
         ]
-        rest = {
-            "name": f"{len(others):,} others",
-            "disk_bytes": sum(tree["disk_bytes"] for tree, _ in others),
-        }
+        rest = {"name": f"{len(others):,} others"}
         shown.append((rest, whole))
     label = (
         "Each environment as an area, in it its packages, in these the kinds of files: as big as what it "
@@ -61,8 +58,12 @@ def treemap_section(report: Document, detail: Document) -> tuple[str, Chart | No
         "packages",
         label,
         [_treemap(shown)],
-        {"height": 560, "margin": {"l": 0, "r": 0, "t": 28, "b": 0}},
-        {"height": 460},
+        {
+            "height": 600,
+            "margin": {"l": 0, "r": 0, "t": 28, "b": 0},
+            "uniformtext": {"minsize": 9, "mode": "hide"},
+        },
+        {"height": 520},
         _treemap_table(shown),
     )
     kinds = {kind for _, own in shown for one in own for kind in one["kinds"]}
@@ -88,64 +89,61 @@ def _with_other(packages: list[Document], most: int) -> list[Document]:
     ]
 
 
+class _Areas:
+    """The columns that plotly wants: an element for each area, one that others are in before them."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, list[object]] = {
+            key: [] for key in ("ids", "labels", "parents", "values", "colors", "ink", "hovertext")
+        }
+
+    def add(self, own: str, within: str, label: str, taken: int, colour: str, more: str = "") -> None:
+        """Add an area that takes so many bytes; ``more`` is told of it besides."""
+        is_kind = colour.startswith("--kind")
+        row = {
+            "ids": own,
+            "labels": short(label, 30) if is_kind else f"{short(label, 20)} · {size(taken)}",
+            "parents": within,
+            "values": taken,
+            "colors": colour,
+            "ink": "--on-kind" if is_kind else "--ink",
+            "hovertext": f"<b>{short(label, 60)}</b><br>{size(taken)}<br>{short(more, 70)}",
+        }
+        for key, value in row.items():
+            self.columns[key].append(value)
+
+
 def _treemap(shown: list[tuple[Document, list[Document]]]) -> dict[str, object]:
-    ids, labels, parents, values, colours, texts = (
-        ["all"],
-        ["all environments"],
-        [""],
-        [0],
-        ["--surface"],
-        [""],
-    )
-
-    def add(own: str, label: str, parent: str, number: int, colour: str, more: str) -> None:
-        ids.append(own)
-        labels.append(short(label, 40))
-        parents.append(parent)
-        values.append(number)
-        colours.append(colour)
-        texts.append(f"<b>{short(label, 60)}</b><br>{size(number)}<br>{more}")
-
+    areas = _Areas()
+    whole = sum(sum(one["kinds"].values()) for _, packages in shown for one in packages)
+    areas.add("all", "", "all environments", whole, "--surface")
     for number, (tree, packages) in enumerate(shown):
         environment = str(number)
-        whole = sum(sum(package["kinds"].values()) for package in packages)
-        values[0] += whole
-        add(environment, tree["name"], "all", whole, "--area", short(tree.get("prefix", ""), 70))
+        taken = sum(sum(package["kinds"].values()) for package in packages)
+        areas.add(environment, "all", tree["name"], taken, "--area", tree.get("prefix", ""))
         for place, package in enumerate(packages):
-            kinds = package["kinds"]
-            if not kinds:
-                continue
-            own = f"{environment}/{place}"
-            main = max(kinds, key=lambda kind: int(kinds[kind]))
-            add(
-                own,
-                package["name"],
-                environment,
-                sum(kinds.values()),
-                f"--kind-{main}",
-                short(package["dist"], 60),
-            )
+            kinds, own = package["kinds"], f"{environment}/{place}"
+            if kinds:
+                main = f"--kind-{max(kinds, key=lambda kind: int(kinds[kind]))}"
+                areas.add(own, environment, package["name"], sum(kinds.values()), main, package["dist"])
             for kind, taken in kinds.items():
-                add(f"{own}/{kind}", _KINDS[kind], own, taken, f"--kind-{kind}", short(package["dist"], 60))
-    texts[0] = f"<b>all environments</b><br>{size(values[0])}"
+                areas.add(f"{own}/{kind}", own, _KINDS[kind], taken, f"--kind-{kind}", package["dist"])
+    columns = areas.columns
     return {
         "type": "treemap",
-        "ids": ids,
-        "labels": labels,
-        "parents": parents,
-        "values": values,
+        **{key: columns[key] for key in ("ids", "labels", "parents", "values", "hovertext")},
         "branchvalues": "total",
         "maxdepth": 3,
-        "hovertext": texts,
         "hoverinfo": "text",
         "textinfo": "label",
+        "textfont": {"color": columns["ink"]},
         "marker": {
-            "colors": colours,
+            "colors": columns["colors"],
             "line": {"width": 1, "color": "--surface"},
             "pad": {"t": 20, "l": 2, "r": 2, "b": 2},
         },
         "tiling": {"pad": 1},
-        "pathbar": {"thickness": 24},
+        "pathbar": {"thickness": 24, "textfont": {"color": "--ink"}},
     }
 
 

@@ -42,6 +42,7 @@
       plot_bgcolor: "rgba(0,0,0,0)",
       hoverlabel: { bgcolor: colour("--area"), bordercolor: colour("--line"), align: "left", font },
     }, { displayModeBar: false, responsive: true });
+    if (!drawn.has(name)) performance.mark("chart-" + name);
     drawn.add(name);
   }
 
@@ -53,10 +54,18 @@
     }
   }, { rootMargin: "300px" });
   const again = () => drawn.forEach(draw);
-  for (const name of Object.keys(charts)) watch.observe(document.getElementById("chart-" + name));
-  dark.addEventListener("change", again);
-  narrow.addEventListener("change", again);
-  addEventListener("beforeprint", () => Object.keys(charts).forEach((name) => drawn.has(name) || draw(name)));
+
+  // What draws is big: it is made ready when the page can be seen already.
+  function begin() {
+    const script = document.createElement("script");
+    script.textContent = document.getElementById("plotly").textContent;
+    document.body.append(script);
+    for (const name of Object.keys(charts)) watch.observe(document.getElementById("chart-" + name));
+    dark.addEventListener("change", again);
+    narrow.addEventListener("change", again);
+    addEventListener("beforeprint", () => Object.keys(charts).forEach((name) => drawn.has(name) || draw(name)));
+  }
+  requestAnimationFrame(() => setTimeout(begin));
 
   function sort(table, index, head) {
     const body = table.tBodies[0];
