@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 from .markup import (
     Chart,
@@ -20,6 +20,7 @@ from .markup import (
 )
 
 Document = dict[str, Any]
+T = TypeVar("T")
 
 #: So many environments have bars; the others are one more.
 MOST_TREES = 50
@@ -49,8 +50,8 @@ def bars_section(report: Document, detail: Document) -> tuple[str, Chart | None]
         )
         for tree in trees
     ]
-    shown = rows[:MOST_TREES]
-    if others := rows[MOST_TREES:]:
+    shown, others = divided(rows)
+    if others:
         shown.append((f"{len(others):,} others", "", _sum([split for _, _, split in others])))
     label = (
         "For each environment and cache two bars: above what the device holds for it now, below what it "
@@ -59,6 +60,12 @@ def bars_section(report: Document, detail: Document) -> tuple[str, Chart | None]
     chart = Chart("environments", label, _bars(shown), *_bars_layout(shown), _bars_table(trees, rows))
     return section("environments", "Environments now, and after apply",
                    figure(chart, legend(_SEGMENTS.items()))), chart  # fmt: skip
+
+
+def divided(trees: list[T]) -> tuple[list[T], list[T]]:
+    """Return those to be shown, and those to be put together, two at least."""
+    most = len(trees) if len(trees) <= MOST_TREES + 1 else MOST_TREES
+    return trees[:most], trees[most:]
 
 
 def _sum(splits: list[Document]) -> Document:

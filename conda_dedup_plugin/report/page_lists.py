@@ -26,7 +26,7 @@ from .text import CAUSES
 Document = dict[str, Any]
 
 #: So many names of the same file are in the page, at most.
-_MOST_NAMES = 40
+_MOST_NAMES = 20
 _MOST_NOTES = 100
 
 

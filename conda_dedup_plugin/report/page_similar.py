@@ -29,6 +29,8 @@ _Pairs = dict[tuple[str, str], Document]
 _MOST = 50
 #: With so many the numbers are in the squares.
 _WITH_NUMBERS = 14
+#: So many have room for their names below the squares on a phone.
+_MOST_BELOW = 20
 #: What a square takes, in pixels.
 _SQUARE = 24
 
@@ -136,6 +138,8 @@ def _heat_map(
         for some in (narrow["xaxis"], narrow["yaxis"]):
             some["tickfont"] = {"size": 8}  # type: ignore[index]
         narrow["height"] = max(300, 11 * len(order) + 90)
+    if len(order) > _MOST_BELOW:
+        narrow["xaxis"] = {"showticklabels": False}
     return [trace], layout, narrow
 
 
@@ -181,12 +185,11 @@ def _clusters(similar: Document, names: dict[str, str]) -> str:
         members = ", ".join(short(names[source], 40) for source in cluster["environments"])
         lines.append(
             f'<th scope="row">{members}</th>'
-            + number_cell(len(cluster["environments"]))
             + number_cell(cluster["common_packages"])
             + bytes_cell(cluster["saving"])
             + bytes_cell(cluster["bytes_of_all"])
         )
-    titles = ("Members", "Packages in all", "Twice or more", "Size of all")
+    titles = ("Packages in all", "Twice or more", "Size of all")
     heads = [Column("Environments"), *(Column(title, True) for title in titles)]
     caption = (
         f"Clusters of environments that are at least {similar['threshold']:.0%} alike; sizes as packages say"

@@ -17,12 +17,12 @@ from .markup import (
     table,
     text_cell,
 )
-from .page_bars import MOST_TREES
+from .page_bars import MOST_TREES, divided
 
 Document = dict[str, Any]
 
 #: So many packages are in the treemap for sure, shared out evenly, and so many of one environment at most.
-_MOST_PACKAGES = 600
+_MOST_PACKAGES = 500
 _MOST_OF_ONE = 30
 _KINDS = {
     "native": "libraries and programs",
@@ -32,6 +32,8 @@ _KINDS = {
     "mutable": "may be changed in place",
     "prefixed": "patched with the prefix",
 }
+#: With more environments, one must be chosen to see its packages.
+_MOST_OPEN = 16
 _OTHER = "other packages"
 
 
@@ -43,8 +45,8 @@ def treemap_section(report: Document, detail: Document) -> tuple[str, Chart | No
         return "", None
     most = max(3, min(_MOST_OF_ONE, _MOST_PACKAGES // min(len(trees), MOST_TREES)))
     named = [(tree, _with_other(detail["trees"][tree["prefix"]]["packages"], most)) for tree in trees]
-    shown = named[:MOST_TREES]
-    if others := named[MOST_TREES:]:
+    shown, others = divided(named)
+    if others:
         whole = [
             {"name": "all packages", "dist": "", "kinds": _kinds([one for _, own in others for one in own])}
         ]
@@ -61,13 +63,15 @@ def treemap_section(report: Document, detail: Document) -> tuple[str, Chart | No
         {
             "height": 600,
             "margin": {"l": 0, "r": 0, "t": 28, "b": 0},
-            "uniformtext": {"minsize": 9, "mode": "hide"},
+            "uniformtext": {"minsize": 10, "mode": "hide"},
         },
         {"height": 520},
         _treemap_table(shown),
     )
     kinds = {kind for _, own in shown for one in own for kind in one["kinds"]}
     colours = [(f"kind-{kind}", words) for kind, words in _KINDS.items() if kind in kinds]
+    if any(one["name"] == _OTHER for _, own in shown for one in own):
+        colours.append(("kind-other", _OTHER))
     return section("packages", "What takes the room", figure(chart, legend(colours))), chart
 
 
@@ -102,7 +106,7 @@ class _Areas:
         is_kind = colour.startswith("--kind")
         row = {
             "ids": own,
-            "labels": short(label, 30) if is_kind else f"{short(label, 20)} · {size(taken)}",
+            "labels": short(label, 18) if is_kind else f"{short(label, 20)} · {size(taken)}",
             "parents": within,
             "values": taken,
             "colors": colour,
@@ -124,8 +128,9 @@ def _treemap(shown: list[tuple[Document, list[Document]]]) -> dict[str, object]:
         for place, package in enumerate(packages):
             kinds, own = package["kinds"], f"{environment}/{place}"
             if kinds:
-                main = f"--kind-{max(kinds, key=lambda kind: int(kinds[kind]))}"
-                areas.add(own, environment, package["name"], sum(kinds.values()), main, package["dist"])
+                main = max(kinds, key=lambda kind: int(kinds[kind]))
+                colour = "--kind-other" if package["name"] == _OTHER else f"--kind-{main}"
+                areas.add(own, environment, package["name"], sum(kinds.values()), colour, package["dist"])
             for kind, taken in kinds.items():
                 areas.add(f"{own}/{kind}", own, _KINDS[kind], taken, f"--kind-{kind}", package["dist"])
     columns = areas.columns
@@ -133,7 +138,7 @@ def _treemap(shown: list[tuple[Document, list[Document]]]) -> dict[str, object]:
         "type": "treemap",
         **{key: columns[key] for key in ("ids", "labels", "parents", "values", "hovertext")},
         "branchvalues": "total",
-        "maxdepth": 3,
+        "maxdepth": 3 if len(shown) <= _MOST_OPEN else 2,
         "hoverinfo": "text",
         "textinfo": "label",
         "textfont": {"color": columns["ink"]},
