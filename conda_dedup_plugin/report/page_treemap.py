@@ -65,7 +65,7 @@ def treemap_section(report: Document, detail: Document) -> tuple[str, Chart | No
             "margin": {"l": 0, "r": 0, "t": 28, "b": 0},
             "uniformtext": {"minsize": 10, "mode": "hide"},
         },
-        {"height": 520},
+        {"height": 520} | ({"uniformtext": {"mode": False}} if len(shown) > _MOST_OPEN else {}),
         _treemap_table(shown),
     )
     kinds = {kind for _, own in shown for one in own for kind in one["kinds"]}
