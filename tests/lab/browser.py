@@ -16,8 +16,8 @@ from tests.lab.conda_wheel import importable
 
 _SWITCHES = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--hide-scrollbars",
+    "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--hide-scrollbars",
 )  # fmt: skip
 #: So long (seconds) a chart may take, on a machine that has other work.
 _PATIENCE = 60
