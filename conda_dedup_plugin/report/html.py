@@ -9,7 +9,7 @@ import stat
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import __version__
 from ..errors import DedupError
@@ -21,8 +21,8 @@ from .page_treemap import treemap_section
 
 if TYPE_CHECKING:
     from .markup import Chart
+    from .text import Document
 
-Document = dict[str, Any]
 
 _SECTIONS = {
     "totals": "In all",

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from .markup import (
-    Chart,
-    Column,
-    bytes_cell,
-    figure,
-    head_cell,
-    legend,
-    paragraph,
-    section,
-    short,
-    size,
-    table,
-    text_cell,
-)
+from . import markup as m
 
-Document = dict[str, Any]
+if TYPE_CHECKING:
+    from .text import Document
+
 T = TypeVar("T")
 
 #: So many environments have bars; the others are one more.
@@ -34,13 +23,13 @@ _SEGMENTS = {
 }
 
 
-def bars_section(report: Document, detail: Document) -> tuple[str, Chart | None]:
+def bars_section(report: Document, detail: Document) -> tuple[str, m.Chart | None]:
     """Two bars for each environment and cache: what the device holds for it now, and after ``apply``."""
     trees = sorted(
         (*report["environments"], *report["caches"]), key=lambda tree: (-tree["disk_bytes"], tree["prefix"])
     )
     if not trees:
-        return section("environments", "Environments", paragraph("There is none.")), None
+        return m.section("environments", "Environments", m.paragraph("There is none.")), None
     caches = {tree["prefix"] for tree in report["caches"]}
     rows = [
         (
@@ -57,9 +46,9 @@ def bars_section(report: Document, detail: Document) -> tuple[str, Chart | None]
         "For each environment and cache two bars: above what the device holds for it now, below what it "
         "holds once all is shared. Files that several have are in the bar of each."
     )
-    chart = Chart("environments", label, _bars(shown), *_bars_layout(shown), _bars_table(trees, rows))
-    return section("environments", "Environments now, and after apply",
-                   figure(chart, legend(_SEGMENTS.items()))), chart  # fmt: skip
+    chart = m.Chart("environments", label, _bars(shown), *_bars_layout(shown), _bars_table(trees, rows))
+    return m.section("environments", "Environments now, and after apply",
+                   m.figure(chart, m.legend(_SEGMENTS.items()))), chart  # fmt: skip
 
 
 def divided(trees: list[T]) -> tuple[list[T], list[T]]:
@@ -85,8 +74,8 @@ def _bars(rows: list[tuple[str, str, Document]]) -> list[dict[str, object]]:
                 places.append(number + apart)
                 lengths.append(split[when][kind])
                 texts.append(
-                    f"<b>{short(name, 60)}</b> {said}<br>{words.partition(':')[0]} "
-                    f"{size(split[when][kind])}<br>{short(prefix, 70)}"
+                    f"<b>{m.short(name, 60)}</b> {said}<br>{words.partition(':')[0]} "
+                    f"{m.size(split[when][kind])}<br>{m.short(prefix, 70)}"
                 )
         pattern = {"shape": "/", "size": 5, "solidity": 0.25, "fgcolor": "--surface", "fillmode": "overlay"}
         traces.append(
@@ -109,7 +98,7 @@ def _bars(rows: list[tuple[str, str, Document]]) -> list[dict[str, object]]:
             "x": [sum(split[when].values()) for _, _, split in rows for when, _, _ in moments],
             "y": [number + apart for number in range(len(rows)) for _, _, apart in moments],
             "text": [
-                f" {size(sum(split[when].values()))} {said.partition(' ')[0]}"
+                f" {m.size(sum(split[when].values()))} {said.partition(' ')[0]}"
                 for _, _, split in rows
                 for when, said, _ in moments
             ],
@@ -141,7 +130,7 @@ def _bars_layout(rows: list[tuple[str, str, Document]]) -> tuple[dict[str, objec
         "yaxis": {
             "range": [len(rows) - 0.4, -0.6],
             "tickvals": ticks,
-            "ticktext": [short(name, 28) + " " for name, _, _ in rows],
+            "ticktext": [m.short(name, 28) + " " for name, _, _ in rows],
             "fixedrange": True,
             "automargin": True,
             "showgrid": False,
@@ -150,7 +139,7 @@ def _bars_layout(rows: list[tuple[str, str, Document]]) -> tuple[dict[str, objec
     }
     narrow: dict[str, object] = {
         "xaxis": {"range": [0, most * 1.75], "nticks": 3},
-        "yaxis": {"ticktext": [short(name, 14) + " " for name, _, _ in rows]},
+        "yaxis": {"ticktext": [m.short(name, 14) + " " for name, _, _ in rows]},
     }
     return layout, narrow
 
@@ -167,10 +156,14 @@ def _bars_table(trees: list[Document], rows: list[tuple[str, str, Document]]) ->
             split["held_bytes"],
             sum(split["then"].values()),
         )
-        lines.append(head_cell(name, prefix) + "".join(map(bytes_cell, numbers)) + text_cell(prefix))
+        lines.append(m.head_cell(name, prefix) + "".join(map(m.bytes_cell, numbers)) + m.text_cell(prefix))
     caption = (
         "What environments and caches take. Private and shared are all of it; freeable and held bytes are "
         "among them"
     )
-    heads = [Column("Environment or cache"), *(Column(title, True) for title in titles), Column("Prefix")]
-    return table(caption, heads, lines, "environments-table", sortable=True)
+    heads = [
+        m.Column("Environment or cache"),
+        *(m.Column(title, True) for title in titles),
+        m.Column("Prefix"),
+    ]
+    return m.table(caption, heads, lines, "environments-table", sortable=True)

@@ -3,27 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 from ..findings import Kind
 from ..kinds import Cause
+from . import markup as m
 from .audit import TITLES
-from .markup import (
-    Column,
-    bar_cell,
-    bytes_cell,
-    number_cell,
-    paragraph,
-    plain,
-    section,
-    short,
-    size,
-    table,
-    text_cell,
-)
-from .text import CAUSES
-
-Document = dict[str, Any]
+from .text import CAUSES, Document
 
 #: So many names of the same file are in the page, at most.
 _MOST_NAMES = 20
@@ -40,33 +25,33 @@ def totals_section(report: Document) -> str:
         ("held back", totals["held_bytes"], "duplicates that stay", "held"),
     ]
     items = "".join(
-        f'<div class="tile {kind}"><dt>{plain(what)}</dt><dd><strong data-value="{number}" '
-        f'title="{number:,} bytes">{size(number)}</strong><span>{plain(more)}</span></dd></div>'
+        f'<div class="tile {kind}"><dt>{m.plain(what)}</dt><dd><strong data-value="{number}" '
+        f'title="{number:,} bytes">{m.size(number)}</strong><span>{m.plain(more)}</span></dd></div>'
         for what, number, more, kind in tiles
     )
     notes = []
     if totals["freeable_inodes"]:
         notes.append(f"{totals['freeable_inodes']:,} of {totals['inodes']:,} inodes are freeable.")
     if totals["uncertain_bytes"]:
-        notes.append(f"{size(totals['uncertain_bytes'])} are freed if nobody else holds the same extents.")
+        notes.append(f"{m.size(totals['uncertain_bytes'])} are freed if nobody else holds the same extents.")
     if totals["estimated_bytes"]:
-        notes.append(f"{size(totals['estimated_bytes'])} on disk are compressed, about.")
+        notes.append(f"{m.size(totals['estimated_bytes'])} on disk are compressed, about.")
     if totals["unrecorded_bytes"]:
         compared = "were compared" if report["deep"] else "were not compared (--deep does)"
-        notes.append(f"{size(totals['unrecorded_bytes'])} in files that no record covers {compared}.")
+        notes.append(f"{m.size(totals['unrecorded_bytes'])} in files that no record covers {compared}.")
     if report["normalizable_bytes"]:
-        notes.append(f"{size(report['normalizable_bytes'])} more in bytecode with --normalize-bytecode.")
-    more = paragraph(" ".join(notes)) if notes else ""
-    return section("totals", "In all", f'<dl class="tiles">{items}</dl>', more)
+        notes.append(f"{m.size(report['normalizable_bytes'])} more in bytecode with --normalize-bytecode.")
+    more = m.paragraph(" ".join(notes)) if notes else ""
+    return m.section("totals", "In all", f'<dl class="tiles">{items}</dl>', more)
 
 
 def duplicates_section(report: Document, detail: Document) -> str:
     """The largest duplicates, with whom they would be shared and every name of them."""
     groups = detail["largest"]
     if not groups:
-        return section("duplicates", "Largest duplicates", paragraph("Nothing is held twice."))
+        return m.section("duplicates", "Largest duplicates", m.paragraph("Nothing is held twice."))
     lines = [
-        bytes_cell(group["bytes"]) + number_cell(len(group["extents"])) + f"<td>{_names(group)}</td>"
+        m.bytes_cell(group["bytes"]) + m.number_cell(len(group["extents"])) + f"<td>{_names(group)}</td>"
         for group in groups
     ]
     search = (
@@ -75,24 +60,28 @@ def duplicates_section(report: Document, detail: Document) -> str:
         'data-table="duplicates-table">'
         f' <output id="found" for="search" aria-live="polite">{len(groups):,} of {len(groups):,}</output></p>'
     )
-    heads = [Column("Held twice", True), Column("Copies", True), Column("Keeper, and other names")]
+    heads = [
+        m.Column("Held twice", True),
+        m.Column("Copies", True),
+        m.Column("Keeper, and other names"),
+    ]
     caption = f"The {len(groups):,} contents of which most is held more than once"
-    return section(
+    return m.section(
         "duplicates",
         "Largest duplicates",
         search,
-        table(caption, heads, lines, "duplicates-table", sortable=True),
+        m.table(caption, heads, lines, "duplicates-table", sortable=True),
     )
 
 
 def _names(group: Document) -> str:
     names = group["names"]
-    items = "".join(f"<li><code>{plain(name)}</code></li>" for name in names[:_MOST_NAMES])
+    items = "".join(f"<li><code>{m.plain(name)}</code></li>" for name in names[:_MOST_NAMES])
     if len(names) > _MOST_NAMES:
         items += f"<li>and {len(names) - _MOST_NAMES:,} more</li>"
     said = f"{len(names):,} other name{'s' if len(names) != 1 else ''}"
     return (
-        f'<code class="keeper">{plain(group["keeper"])}</code>'
+        f'<code class="keeper">{m.plain(group["keeper"])}</code>'
         f"<details><summary>{said}</summary><ul>{items}</ul></details>"
     )
 
@@ -102,29 +91,32 @@ def held_section(report: Document) -> str:
     inner = []
     most = max((held["bytes"] for held in report["held"]), default=0)
     lines = [
-        text_cell(held["reason"]).replace("<td", '<th scope="row"').replace("</td>", "</th>")
-        + bar_cell(held["bytes"], most, "held")
-        + number_cell(held["inodes"])
+        m.text_cell(held["reason"]).replace("<td", '<th scope="row"').replace("</td>", "</th>")
+        + m.bar_cell(held["bytes"], most, "held")
+        + m.number_cell(held["inodes"])
         for held in report["held"]
     ]
     if lines:
-        heads = [Column("Reason"), Column("Held", True), Column("Files", True)]
-        inner.append(table("Duplicates that stay, by reason", heads, lines, "held-table", sortable=True))
+        heads = [m.Column("Reason"), m.Column("Held", True), m.Column("Files", True)]
+        inner.append(m.table("Duplicates that stay, by reason", heads, lines, "held-table", sortable=True))
     else:
-        inner.append(paragraph("Nothing is held back."))
+        inner.append(m.paragraph("Nothing is held back."))
     causes = {cause: found for cause, found in report["by_cause"].items() if found["duplicate_bytes"]}
     most = max((found["duplicate_bytes"] for found in causes.values()), default=0)
     lines = [
-        f'<th scope="row">{plain(CAUSES[Cause(cause)])}</th>'
-        + bar_cell(found["duplicate_bytes"], most, "freeable")
-        + bytes_cell(found["freeable_bytes"])
-        + bytes_cell(found["held_bytes"])
+        f'<th scope="row">{m.plain(CAUSES[Cause(cause)])}</th>'
+        + m.bar_cell(found["duplicate_bytes"], most, "freeable")
+        + m.bytes_cell(found["freeable_bytes"])
+        + m.bytes_cell(found["held_bytes"])
         for cause, found in sorted(causes.items(), key=lambda item: -int(item[1]["duplicate_bytes"]))
     ]
     if lines:
-        heads = [Column("Cause"), *(Column(title, True) for title in ("Held twice", "Freeable", "Held back"))]
-        inner.append(table("Where duplicates come from", heads, lines, "causes-table", sortable=True))
-    return section("held", "What is held back, and where duplicates come from", *inner)
+        heads = [
+            m.Column("Cause"),
+            *(m.Column(title, True) for title in ("Held twice", "Freeable", "Held back")),
+        ]
+        inner.append(m.table("Where duplicates come from", heads, lines, "causes-table", sortable=True))
+    return m.section("held", "What is held back, and where duplicates come from", *inner)
 
 
 def audit_section(audit: Document | None) -> str:
@@ -133,17 +125,21 @@ def audit_section(audit: Document | None) -> str:
         return ""
     items = []
     for finding in audit["findings"]:
-        freed = f" <span>{size(finding['bytes_freed'])}</span>" if finding["bytes_freed"] else ""
-        commands = "".join(f"<pre><code>{plain(command)}</code></pre>" for command in finding["commands"])
+        freed = f" <span>{m.size(finding['bytes_freed'])}</span>" if finding["bytes_freed"] else ""
+        commands = "".join(f"<pre><code>{m.plain(command)}</code></pre>" for command in finding["commands"])
         title = TITLES[Kind(finding["kind"])]
-        items.append(f"<li><strong>{plain(title)}</strong> {plain(finding['what'])}{freed}{commands}</li>")
+        items.append(
+            f"<li><strong>{m.plain(title)}</strong> {m.plain(finding['what'])}{freed}{commands}</li>"
+        )
     for one in audit["environments"]:
         if one["unknown"]:
-            told = f"{short(one['name'], 60)}: last use unknown: {plain(one['unknown'])}"
+            told = f"{m.short(one['name'], 60)}: last use unknown: {m.plain(one['unknown'])}"
             items.append(f"<li><strong>Unknown</strong> {told}</li>")
     counts = ", ".join(f"{owner} {count:,}" for owner, count in audit["owners"].items())
-    inner = f'<ul class="audit">{"".join(items)}</ul>' if items else paragraph("There is nothing to act on.")
-    return section("audit", "Audit", inner, paragraph(f"Environments: {counts or 'none'}."))
+    inner = (
+        f'<ul class="audit">{"".join(items)}</ul>' if items else m.paragraph("There is nothing to act on.")
+    )
+    return m.section("audit", "Audit", inner, m.paragraph(f"Environments: {counts or 'none'}."))
 
 
 def notes_section(report: Document) -> str:
@@ -152,7 +148,7 @@ def notes_section(report: Document) -> str:
     for cache in report["redundant_caches"]:
         gain = cache["bytes_freed"] + cache["bytes_after"]
         items.append(
-            f"{size(gain)} by removing {cache['cache']}: {cache['shared']:,} of its {cache['packages']:,} "
+            f"{m.size(gain)} by removing {cache['cache']}: {cache['shared']:,} of its {cache['packages']:,} "
             f"packages are in {cache['other']} too."
         )
     found = Counter((one["environment"], one["conda"], one["pip"]) for one in report["clobbered"])
@@ -161,7 +157,7 @@ def notes_section(report: Document) -> str:
     items += report["warnings"]
     if not items:
         return ""
-    shown = "".join(f"<li>{plain(item)}</li>" for item in items[:_MOST_NOTES])
+    shown = "".join(f"<li>{m.plain(item)}</li>" for item in items[:_MOST_NOTES])
     if len(items) > _MOST_NOTES:
         shown += f"<li>and {len(items) - _MOST_NOTES:,} more</li>"
-    return section("notes", "To know besides", f"<ul>{shown}</ul>")
+    return m.section("notes", "To know besides", f"<ul>{shown}</ul>")

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .markup import (
-    Chart,
-    Column,
-    bytes_cell,
-    figure,
-    head_cell,
-    number_cell,
-    paragraph,
-    section,
-    short,
-    table,
-)
+from . import markup as m
+from .text import Document
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from ..model import Scope
 
-Document = dict[str, Any]
 _Pairs = dict[tuple[str, str], Document]
 
 #: So many environments are compared, those that take most.
@@ -46,7 +35,7 @@ def similarity_document(scope: Scope, report: Document) -> Document:
     return all_document(found) | {"left_out": len(report["environments"]) - len(largest)}
 
 
-def similarity_section(similar: Document) -> tuple[str, Chart | None]:
+def similarity_section(similar: Document) -> tuple[str, m.Chart | None]:
     """A square for every two environments, those of a cluster side by side, and the clusters in words."""
     names = {one["source"]: one["name"] for one in similar["environments"]}
     if len(names) < 2:
@@ -61,8 +50,8 @@ def similarity_section(similar: Document) -> tuple[str, Chart | None]:
     if similar["left_out"]:
         label += f" {similar['left_out']:,} smaller environments are left out."
     traces, layout, narrow = _heat_map(order, names, similar["clusters"], pairs)
-    chart = Chart("similarity", label, traces, layout, narrow, _table(order, names, pairs))
-    return section("similarity", "Which are alike", figure(chart), _clusters(similar, names)), chart
+    chart = m.Chart("similarity", label, traces, layout, narrow, _table(order, names, pairs))
+    return m.section("similarity", "Which are alike", m.figure(chart), _clusters(similar, names)), chart
 
 
 def _order(names: dict[str, str], clusters: list[Document], pairs: _Pairs) -> list[str]:
@@ -119,8 +108,8 @@ def _heat_map(
         "zeroline": False,
         "ticks": "",
     }
-    labels = [short(names[one], 24) for one in order]
-    small = [short(names[one], 11) for one in order]
+    labels = [m.short(names[one], 24) for one in order]
+    small = [m.short(names[one], 11) for one in order]
     side = _SQUARE if len(order) > _WITH_NUMBERS else 2 * _SQUARE - len(order)
     layout: dict[str, object] = {
         "height": max(260, side * len(order) + 140),
@@ -145,10 +134,10 @@ def _heat_map(
 
 def _hover(pairs: _Pairs, names: dict[str, str], one: str, other: str) -> str:
     if one == other:
-        return f"<b>{short(names[one], 50)}</b>"
+        return f"<b>{m.short(names[one], 50)}</b>"
     pair = pairs[one, other]
     return (
-        f"<b>{short(names[one], 40)}</b> and <b>{short(names[other], 40)}</b><br>"
+        f"<b>{m.short(names[one], 40)}</b> and <b>{m.short(names[other], 40)}</b><br>"
         f"{_percent(pair['similarity'])} alike: {pair['identical']:,} identical packages"
     )
 
@@ -165,7 +154,7 @@ def _frames(clusters: list[Document]) -> Iterable[dict[str, object]]:
 
 def _table(order: list[str], names: dict[str, str], pairs: _Pairs) -> str:
     lines = (
-        head_cell(names[one], one)
+        m.head_cell(names[one], one)
         + "".join(
             f'<td class="n" data-value="{_share(pairs, one, other):.6f}">'
             f"{_percent(_share(pairs, one, other))}</td>"
@@ -173,25 +162,25 @@ def _table(order: list[str], names: dict[str, str], pairs: _Pairs) -> str:
         )
         for one in order
     )
-    heads = [Column("Environment"), *(Column(names[one], True) for one in order)]
-    return table("Identical packages of every two environments", heads, lines, "similarity-table")
+    heads = [m.Column("Environment"), *(m.Column(names[one], True) for one in order)]
+    return m.table("Identical packages of every two environments", heads, lines, "similarity-table")
 
 
 def _clusters(similar: Document, names: dict[str, str]) -> str:
     if not similar["clusters"]:
-        return paragraph(f"No two are {similar['threshold']:.0%} alike.")
+        return m.paragraph(f"No two are {similar['threshold']:.0%} alike.")
     lines = []
     for cluster in similar["clusters"]:
-        members = ", ".join(short(names[source], 40) for source in cluster["environments"])
+        members = ", ".join(m.short(names[source], 40) for source in cluster["environments"])
         lines.append(
             f'<th scope="row">{members}</th>'
-            + number_cell(cluster["common_packages"])
-            + bytes_cell(cluster["saving"])
-            + bytes_cell(cluster["bytes_of_all"])
+            + m.number_cell(cluster["common_packages"])
+            + m.bytes_cell(cluster["saving"])
+            + m.bytes_cell(cluster["bytes_of_all"])
         )
     titles = ("Packages in all", "Twice or more", "Size of all")
-    heads = [Column("Environments"), *(Column(title, True) for title in titles)]
+    heads = [m.Column("Environments"), *(m.Column(title, True) for title in titles)]
     caption = (
         f"Clusters of environments that are at least {similar['threshold']:.0%} alike; sizes as packages say"
     )
-    return table(caption, heads, lines, "clusters-table")
+    return m.table(caption, heads, lines, "clusters-table")

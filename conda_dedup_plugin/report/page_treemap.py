@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from .markup import (
-    Chart,
-    Column,
-    bytes_cell,
-    figure,
-    head_cell,
-    legend,
-    section,
-    short,
-    size,
-    table,
-    text_cell,
-)
+from . import markup as m
 from .page_bars import MOST_TREES, divided
 
-Document = dict[str, Any]
+if TYPE_CHECKING:
+    from .text import Document
 
 #: So many packages are in the treemap for sure, shared out evenly, and so many of one environment at most.
 _MOST_PACKAGES = 500
@@ -37,7 +26,7 @@ _MOST_OPEN = 16
 _OTHER = "other packages"
 
 
-def treemap_section(report: Document, detail: Document) -> tuple[str, Chart | None]:
+def treemap_section(report: Document, detail: Document) -> tuple[str, m.Chart | None]:
     """Environment, package and kind of file, each as big as what it takes on disk."""
     trees = sorted(report["environments"], key=lambda tree: (-tree["disk_bytes"], tree["prefix"]))
     trees = [tree for tree in trees if tree["disk_bytes"]]
@@ -56,7 +45,7 @@ def treemap_section(report: Document, detail: Document) -> tuple[str, Chart | No
         "Each environment as an area, in it its packages, in these the kinds of files: as big as what it "
         "takes on disk. A package has the colour of the kind that takes most. Choose an area to look into it."
     )
-    chart = Chart(
+    chart = m.Chart(
         "packages",
         label,
         [_treemap(shown)],
@@ -72,7 +61,7 @@ def treemap_section(report: Document, detail: Document) -> tuple[str, Chart | No
     colours = [(f"kind-{kind}", words) for kind, words in _KINDS.items() if kind in kinds]
     if any(one["name"] == _OTHER for _, own in shown for one in own):
         colours.append(("kind-other", _OTHER))
-    return section("packages", "What takes the room", figure(chart, legend(colours))), chart
+    return m.section("packages", "What takes the room", m.figure(chart, m.legend(colours))), chart
 
 
 def _kinds(packages: list[Document]) -> dict[str, int]:
@@ -106,12 +95,12 @@ class _Areas:
         is_kind = colour.startswith("--kind")
         row = {
             "ids": own,
-            "labels": short(label, 18) if is_kind else f"{short(label, 20)} · {size(taken)}",
+            "labels": m.short(label, 18) if is_kind else f"{m.short(label, 20)} · {m.size(taken)}",
             "parents": within,
             "values": taken,
             "colors": colour,
             "ink": "--on-kind" if is_kind else "--ink",
-            "hovertext": f"<b>{short(label, 60)}</b><br>{size(taken)}<br>{short(more, 70)}",
+            "hovertext": f"<b>{m.short(label, 60)}</b><br>{m.size(taken)}<br>{m.short(more, 70)}",
         }
         for key, value in row.items():
             self.columns[key].append(value)
@@ -155,13 +144,15 @@ def _treemap(shown: list[tuple[Document, list[Document]]]) -> dict[str, object]:
 def _treemap_table(shown: list[tuple[Document, list[Document]]]) -> str:
     kinds = [kind for kind in _KINDS if any(kind in one["kinds"] for _, own in shown for one in own)]
     lines = [
-        head_cell(tree["name"], tree.get("prefix", ""))
-        + text_cell(package["dist"] or package["name"])
-        + bytes_cell(sum(package["kinds"].values()))
-        + "".join(bytes_cell(package["kinds"].get(kind, 0)) for kind in kinds)
+        m.head_cell(tree["name"], tree.get("prefix", ""))
+        + m.text_cell(package["dist"] or package["name"])
+        + m.bytes_cell(sum(package["kinds"].values()))
+        + "".join(m.bytes_cell(package["kinds"].get(kind, 0)) for kind in kinds)
         for tree, packages in shown
         for package in packages
     ]
-    heads = [Column("Environment"), Column("Package"), Column("On disk", True)]
-    heads += [Column(_KINDS[kind].capitalize(), True) for kind in kinds]
-    return table("What the packages of each environment take", heads, lines, "packages-table", sortable=True)
+    heads = [m.Column("Environment"), m.Column("Package"), m.Column("On disk", True)]
+    heads += [m.Column(_KINDS[kind].capitalize(), True) for kind in kinds]
+    return m.table(
+        "What the packages of each environment take", heads, lines, "packages-table", sortable=True
+    )

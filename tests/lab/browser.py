@@ -79,7 +79,8 @@ class Browser:
 def chromium(profile: Path) -> Iterator[Browser]:
     """Run a browser with a new profile; skips the test where there is none."""
     needs("needs the package selenium", importable("selenium"))
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
     needs("needs chromium and chromedriver", program and driver)
     from selenium import webdriver
     from selenium.webdriver.chrome.options import Options
