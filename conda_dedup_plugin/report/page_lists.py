@@ -7,7 +7,7 @@ from collections import Counter
 from ..findings import Kind
 from ..kinds import Cause
 from . import markup as m
-from .audit import TITLES
+from .audit import TITLES, sentence
 from .text import CAUSES, Document
 
 #: So many names of the same file are in the page, at most.
@@ -125,12 +125,10 @@ def audit_section(audit: Document | None) -> str:
         return ""
     items = []
     for finding in audit["findings"]:
-        freed = f" <span>{m.size(finding['bytes_freed'])}</span>" if finding["bytes_freed"] else ""
+        kind = Kind(finding["kind"])
+        said = sentence(kind, finding["what"], finding["bytes_freed"])
         commands = "".join(f"<pre><code>{m.plain(command)}</code></pre>" for command in finding["commands"])
-        title = TITLES[Kind(finding["kind"])]
-        items.append(
-            f"<li><strong>{m.plain(title)}</strong> {m.plain(finding['what'])}{freed}{commands}</li>"
-        )
+        items.append(f"<li><strong>{m.plain(TITLES[kind])}</strong> {m.plain(said)}{commands}</li>")
     for one in audit["environments"]:
         if one["unknown"]:
             told = f"{m.short(one['name'], 60)}: last use unknown: {m.plain(one['unknown'])}"
