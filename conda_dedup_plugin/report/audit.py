@@ -33,11 +33,8 @@ def print_audit(audit: Audit, out: Console) -> None:
     out.print()
     out.print(Text("Audit", style="bold"))
     for finding in audit.findings:
-        out.print(
-            Text(
-                f"{TITLES[finding.kind]:14}{printable(sentence(finding.kind, finding.what, finding.bytes_freed))}"
-            )
-        )
+        said = sentence(finding.kind, finding.what, finding.bytes_freed)
+        out.print(Text(f"{TITLES[finding.kind]:14}{printable(said)}"))
         for command in finding.commands:
             out.print(Text(f"{'':16}{command}"))
     if not audit.findings:
