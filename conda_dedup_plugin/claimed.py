@@ -21,10 +21,11 @@ class Said:
     ``base`` and ``packed``, the claim as rows have it, only if there are any.
     """
 
-    __slots__ = ("base", "claim", "hazard", "packed", "path", "size")
+    __slots__ = ("base", "claim", "dist", "hazard", "packed", "path", "size")
 
-    def __init__(self, path: str, claim: Claim) -> None:
+    def __init__(self, path: str, claim: Claim, dist: int) -> None:
         self.claim = claim  # so that its id remains its own
+        self.dist = dist
         self.path = path
         self.hazard = hazard_of(path, claim)
         self.size = -1 if claim.sha256 is None else claim.size
@@ -33,7 +34,10 @@ class Said:
 
 
 class Sayings:
-    """What claims said in earlier trees; several environments have the very same claims."""
+    """What claims said in earlier trees; several environments have the very same claims.
+
+    A dist has a number, which is the same wherever it is worked out.
+    """
 
     def __init__(self) -> None:
         #: by the id of the claim
@@ -43,7 +47,11 @@ class Sayings:
 
     def say(self, path: str, claim: Claim, again: bool) -> Said:
         """Return what a claim says; ``again``: other trees may have it, too."""
-        said = Said(path, claim)
+        dist = self._dists.get(claim.dist)
+        if dist is None:
+            dist = self._dists[claim.dist] = dist_id(claim.dist)
+            self._fresh[dist] = claim.dist
+        said = Said(path, claim, dist)
         if again:
             if len(self.by_id) >= _MOST:
                 self.by_id.clear()
@@ -52,13 +60,8 @@ class Sayings:
 
     def complete(self, said: Said) -> None:
         """Work out what rows say with a claim."""
-        claim = said.claim
-        dist = self._dists.get(claim.dist)
-        if dist is None:
-            dist = self._dists[claim.dist] = dist_id(claim.dist)
-            self._fresh[dist] = claim.dist
-        said.base = base_key(claim, said.hazard)
-        said.packed = pack_claim(claim, said.path, dist)
+        said.base = base_key(said.claim, said.hazard)
+        said.packed = pack_claim(said.claim, said.path, said.dist)
 
     def new_dists(self) -> dict[int, Dist]:
         """Return those that rows speak of since this was asked last."""

@@ -10,6 +10,7 @@ from .layouts import BLOCK, disk_bytes_of
 from .listing import RECORDED, Blocks, Holding, Listing, ident, sized_key, spread
 from .model import Hazard, InodeKey, Totals
 from .packing import pack_name, pack_stat
+from .parts import PartCounter
 from .physical import blocks_of
 from .policy import hazard_of
 from .sharing.system import entry_stat, file_system
@@ -31,7 +32,7 @@ _LOW = (1 << 64) - 1
 class _Seen:
     """An inode with several names, of which one at least has been seen; in the tree at hand so many."""
 
-    __slots__ = ("blocks", "count", "hazard", "ident", "nlink", "packed", "recorded", "size", "tree")
+    __slots__ = ("blocks", "count", "dist", "hazard", "ident", "nlink", "packed", "recorded", "size", "tree")
 
     def __init__(self, stat: os.stat_result, blocks: Blocks) -> None:
         self.ident = ident(InodeKey(stat.st_dev, stat.st_ino))
@@ -42,6 +43,7 @@ class _Seen:
         self.tree = -1
         self.count = 0
         self.hazard = Hazard.NATIVE
+        self.dist = 0
         self.recorded = False
 
 
@@ -49,11 +51,12 @@ class Counter:
     """Lists trees one after the other; of a file that has several names only one is looked at.
 
     ``min_size`` in bytes: smaller files are counted, and have no row; ``layouts`` tells of extents where
-    files share them.
+    files share them; ``detailed``: every package is counted apart.
     """
 
-    def __init__(self, min_size: int, layouts: Layouts | None = None) -> None:
+    def __init__(self, min_size: int, layouts: Layouts | None = None, detailed: bool = False) -> None:
         self._min_size = min_size
+        self._detailed = detailed
         self._layouts = layouts
         self._sayings = Sayings()
         #: by device and number
@@ -81,6 +84,7 @@ class Counter:
         """Count the files of a tree, directory by directory."""
         # A million files come by here: what is done for each is done in this one place.
         classes = [Totals() for _ in Hazard]
+        parts = PartCounter() if self._detailed else None
         here: list[_Seen] = []
         cached: list[tuple[_Seen, Build]] = []
         rows: list[bytes] = []
@@ -132,13 +136,14 @@ class Counter:
                     if said is None or said.path != path:
                         said = self._sayings.say(path, claim, again)
                     hazard = said.hazard
-                counted = classes[hazard]
+                counted = classes[hazard] if parts is None else parts[said.dist if said else 0, hazard]
                 counted.files += 1
                 if known is not None:
                     size = known.size
                     counted.apparent_bytes += size
                     if known.tree != index:
                         known.tree, known.count, known.hazard, known.recorded = index, 0, hazard, False
+                        known.dist = 0 if said is None else said.dist
                         here.append(known)
                     known.count += 1
                     if said is not None:
@@ -156,6 +161,8 @@ class Counter:
                         disk = blocks.plain
                         if blocks.own or blocks.shared:
                             listing.holdings.append(Holding(blocks, hazard, True, said is not None))
+                            if parts is not None:
+                                parts.hold(said.dist if said else 0, hazard, blocks)
                     counted.inodes += 1
                     counted.apparent_bytes += size
                     counted.disk_bytes += disk
@@ -189,6 +196,10 @@ class Counter:
         for one, of in cached:
             if one.count == one.nlink:
                 listing.builds[of] += _own_bytes(one.blocks.plain, one.blocks)
+        if parts is not None:
+            for known in here:
+                parts.link(known.dist, known.hazard, known.blocks)
+            listing.parts = parts.settle(classes)
         return self._done(listing, classes, here)
 
     def _done(self, listing: Listing, classes: list[Totals], here: list[_Seen]) -> Listing:

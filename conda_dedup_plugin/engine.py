@@ -75,21 +75,23 @@ def analyse(
     progress: Progress | None = None,
     look: Callable[[Inventory], None] | None = None,
     whole: bool = True,
+    detailed: bool = False,
 ) -> Analysis:
     """Walk every tree of ``scope`` and plan; ``min_size`` in bytes. Changes nothing.
 
     ``deep``: what no record covers is read and compared as well. ``look`` is shown the inventory with
-    files of every size before. Not ``whole``: what the plan comes to is enough, for a report.
+    files of every size before. Not ``whole``: what the plan comes to is enough, for a report; ``detailed``:
+    for its page.
     """
     progress = progress or Progress()
     with _no_collection():
-        inventory = scan(scope, min_size if look is None else 0, progress)
+        inventory = scan(scope, min_size if look is None else 0, progress, detailed)
         if look is not None:
             look(inventory)
             inventory.inodes = {
                 key: inode for key, inode in inventory.inodes.items() if inode.size >= min_size
             }
-        return analyse_inventory(inventory, options, deep, progress, whole)
+        return analyse_inventory(inventory, options, deep, progress, whole, detailed)
 
 
 @contextmanager
@@ -110,6 +112,7 @@ def analyse_inventory(
     deep: bool = False,
     progress: Progress | None = None,
     whole: bool = True,
+    detailed: bool = False,
 ) -> Analysis:
     """Plan for what an inventory found, and add what the plan says to its totals."""
     scope = inventory.scope
@@ -133,11 +136,11 @@ def analyse_inventory(
     cache_devices = _cache_devices(scope)
     planner = Planner(scope, devices, options, cache_devices, retimed)
     if not (inventory.may_share_extents or inventory.is_unpacked or bytecode or whole):
-        reckoning = _spread(inventory, planner, devices, progress)
+        reckoning = _spread(inventory, planner, devices, progress, detailed)
         reckoning.add_to(inventory)
         return Analysis(inventory, reckoning, normalizable, deep, options.goal)
     candidates = _candidates(scope, proposals(inventory), taken)
-    reckoning = Reckoning(scope, whole)
+    reckoning = Reckoning(scope, whole, detailed=detailed)
     reckoning.devices = devices
     groups = list(planner.groups(gather(scope, candidates, devices, inventory.sizes)))
     shared = taken | {share.duplicate.key for group in groups for share in group.shares}
@@ -154,18 +157,18 @@ def analyse_inventory(
 
 
 def _spread(
-    inventory: Inventory, planner: Planner, devices: dict[int, Device], progress: Progress
+    inventory: Inventory, planner: Planner, devices: dict[int, Device], progress: Progress, detailed: bool
 ) -> Reckoning:
     """Plan some groups at a time, by several processes where that pays, and keep none of them."""
     scope = inventory.scope
-    reckoning = Reckoning(scope, whole=False)
+    reckoning = Reckoning(scope, whole=False, detailed=detailed)
     start = 0
     with progress.stage("Planning", len(inventory.shelf)) as advance:
         for grouping in inventory.shelf.groupings():
 
             def part(number: int, grouping: Grouping = grouping, start: int = start) -> Reckoning:
                 begin = number * _GROUPS
-                found = Reckoning(scope, whole=False, start=start + begin)
+                found = Reckoning(scope, whole=False, start=start + begin, detailed=detailed)
                 candidates = _candidates(scope, checked(grouping.groups(begin, begin + _GROUPS)))
                 for group in planner.groups(gather(scope, candidates, devices, inventory.sizes)):
                     found.take(group)

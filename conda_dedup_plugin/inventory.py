@@ -18,7 +18,7 @@ from .workers import spread
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from .listing import Build, Folders, Listing
+    from .listing import Build, Folders, Listing, Parts
     from .model import Claim, Dist, Inode, InodeKey, Scope
 
 
@@ -43,6 +43,8 @@ class Inventory:
     builds: dict[int, dict[Build, int]] = field(default_factory=dict)
     #: For each tree what tells whether it is still as it was when it was walked.
     folders: dict[int, Folders] = field(default_factory=dict)
+    #: For each tree what each kind of a package's files takes, if every package was counted apart.
+    parts: dict[int, Parts] = field(default_factory=dict)
     #: False: no files of any device share extents, as far as they can be asked.
     may_share_extents: bool = True
     _inodes: dict[InodeKey, Inode] | None = None
@@ -68,15 +70,15 @@ class Inventory:
         return self._inodes is not None
 
 
-def scan(scope: Scope, min_size: int, progress: Progress | None = None) -> Inventory:
+def scan(scope: Scope, min_size: int, progress: Progress | None = None, detailed: bool = False) -> Inventory:
     """Walk every tree of ``scope`` and read its records.
 
     ``min_size`` in bytes: smaller files are counted, but no candidates. What cannot be read costs a
-    warning.
+    warning. ``detailed``: every package is counted apart.
     """
     inventory = Inventory(scope)
     roots = {tree.root for tree in scope.trees}
-    counter = Counter(min_size, Layouts())
+    counter = Counter(min_size, Layouts(), detailed)
     memo = Memo()
     with (
         Tally(inventory) as tally,

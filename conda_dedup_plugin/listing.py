@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from .model import Extent
 
 _LOW = (1 << 64) - 1
+#: For each dist (0: no record speaks of the files) and hazard class: disk bytes, and the length of the
+#: extents of which that is not known file by file.
+Parts = dict[tuple[int, Hazard], tuple[int, int]]
 #: Keeps the inode numbers of one device from those of another.
 _SPREAD = 0x9E3779B97F4A7C15
 #: In the kinds of what has several names, beside the hazard class.
@@ -122,6 +125,8 @@ class Listing:
     warnings: list[str] = field(default_factory=list)
     #: the paths that pip took from conda: (conda's package, pip's)
     clobbered: dict[str, tuple[Dist, Dist]] = field(default_factory=dict)
+    #: empty unless it was asked for
+    parts: Parts = field(default_factory=dict)
 
 
 def spread(device: int) -> int:

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 #: Shorter runs would break files into pieces for little.
 MIN_EXTENT = 16 * 1024
-#: The report names so many groups of duplicates.
+#: The report names so many groups of duplicates, and a page so many.
 LARGEST = 20
+PAGE_LARGEST = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +110,13 @@ class Group:
 class Plan:
     """Every group with a duplicate, or no more than what they come to.
 
-    ``whole``: the groups are kept, to be executed; else only the largest are, for a report. ``start``: so
-    many groups come before the first one.
+    ``whole``: the groups are kept, to be executed; else only the largest are, for a report, so ``many``.
+    ``start``: so many groups come before the first one.
     """
 
-    def __init__(self, groups: Iterable[Group] = (), whole: bool = True, start: int = 0) -> None:
+    def __init__(
+        self, groups: Iterable[Group] = (), whole: bool = True, start: int = 0, many: int = LARGEST
+    ) -> None:
         self.groups: list[Group] = []
         self.whole = whole
         self.freeable_bytes = 0
@@ -121,6 +124,7 @@ class Plan:
         self._causes = {cause: Totals() for cause in Cause}
         self._largest: list[tuple[int, int, Group]] = []
         self._added = start
+        self._many = many
         for group in groups:
             self.add(group)
 
@@ -143,7 +147,7 @@ class Plan:
         self._note((size, -self._added, group))
 
     def _note(self, entry: tuple[int, int, Group]) -> None:
-        if len(self._largest) < LARGEST:
+        if len(self._largest) < self._many:
             heapq.heappush(self._largest, entry)
         elif entry > self._largest[0]:
             heapq.heapreplace(self._largest, entry)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
+from .detail import Detail
 from .layouts import own_bytes
 from .model import Hazard, Totals
-from .plan import Plan, add_to
+from .plan import LARGEST, PAGE_LARGEST, Plan, add_to
 
 if TYPE_CHECKING:
     from .inventory import Inventory
@@ -20,10 +21,12 @@ class Reckoning:
     """A plan, and what it comes to for everything, for each hazard class and for each tree.
 
     ``start``: so many groups come before its first one. Not ``whole``: the groups themselves are not kept.
+    ``detailed``: with what a page says besides.
     """
 
-    def __init__(self, scope: Scope, whole: bool, start: int = 0) -> None:
-        self.plan = Plan(whole=whole, start=start)
+    def __init__(self, scope: Scope, whole: bool, start: int = 0, detailed: bool = False) -> None:
+        self.plan = Plan(whole=whole, start=start, many=PAGE_LARGEST if detailed else LARGEST)
+        self.detail = Detail() if detailed else None
         self.devices: dict[int, Device] = {}
         self._totals = Totals()
         self._by_class: dict[Hazard, Totals] = {}
@@ -39,6 +42,8 @@ class Reckoning:
     def take(self, group: Group) -> None:
         """Add a group."""
         self.plan.add(group)
+        if self.detail is not None:
+            self.detail.take(group, self._selected)
         add_to(group, self._totals, self._by_class)
         for share in group.shares:
             owner = next(name.tree for name in share.duplicate.names if self._selected[name.tree])
@@ -71,6 +76,8 @@ class Reckoning:
     def merge(self, other: Reckoning) -> None:
         """Add all of another one."""
         self.plan.merge(other.plan)
+        if self.detail is not None and other.detail is not None:
+            self.detail.merge(other.detail)
         self.devices.update(other.devices)
         self._totals.add(other._totals)
         for hazard, totals in other._by_class.items():

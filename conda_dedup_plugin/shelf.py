@@ -13,11 +13,11 @@ from .packing import Unpacker
 from .sharing.system import pread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import IO
 
     from .listing import Listing
-    from .model import Inode, InodeKey
+    from .model import Dist, Inode, InodeKey
 
 #: What takes more bytes than this is put into a file.
 _MOST_BYTES = 16 << 20
@@ -61,6 +61,11 @@ class Shelf:
 
     def __len__(self) -> int:
         return sum(part.length for part in self._parts)
+
+    @property
+    def dists(self) -> Mapping[int, Dist]:
+        """The dists that rows and parts of listings speak of."""
+        return self._unpacker.dists
 
     def close(self) -> None:
         """Give the room back."""

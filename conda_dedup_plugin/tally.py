@@ -40,6 +40,8 @@ class Tally:
         """Count a listing, in whatever order they come."""
         self._inventory.shelf.add(listing)
         self._inventory.trees[listing.index] = listing.counted
+        if listing.parts:
+            self._inventory.parts[listing.index] = listing.parts
         # the shelf has them, or has put them away
         listing.rows, listing.idents, listing.keys, listing.ends = b"", array("Q"), array("Q"), array("Q")
         self._listings[listing.index] = listing

@@ -131,9 +131,11 @@ class Task:
     #: what is wrong with the settings
     notes: list[str]
 
-    def analyse(self, look: Callable[[Inventory], None] | None = None, whole: bool = True) -> Analysis:
+    def analyse(
+        self, look: Callable[[Inventory], None] | None = None, whole: bool = True, detailed: bool = False
+    ) -> Analysis:
         """Look, and plan."""
-        return analyse(self.scope, self.plan, self.min_size, self.deep, self.progress, look, whole)
+        return analyse(self.scope, self.plan, self.min_size, self.deep, self.progress, look, whole, detailed)
 
 
 def task_of(options: argparse.Namespace) -> Task:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 
@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..audit import Audit
+    from ..engine import Analysis
     from ..inventory import Inventory
+    from ..report.html import Page
 
 NAME = "report"
 HELP = "Show what environments and package caches hold, what they hold twice and what could be freed."
@@ -24,6 +26,7 @@ examples:
   {prog} report --deep
   {prog} report --audit --unused-days 180 --max-envs 20
   {prog} report --no-discover --search ~/projects --json
+  {prog} report --html report.html
 """
 
 
@@ -36,6 +39,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fresh", action="store_true",
                         help="walk every tree, also where nothing was added, removed or replaced since the "
                         "last report; sees what was edited in place")  # fmt: skip
+    parser.add_argument("--html", metavar="FILE", dest="dedup_html",
+                        help="besides write a page with charts to FILE, for any browser, without a network; "
+                        "walks every tree; needs: pip install 'conda-dedup-plugin[html]'")  # fmt: skip
     audit = parser.add_argument_group(
         "audit",
         "An exported file is environment.yml, conda-lock.yml, pixi.toml, pixi.lock, explicit.txt or "
@@ -59,25 +65,29 @@ def execute(options: argparse.Namespace) -> int:
 
     if not options.audit and (options.unused_days, options.max_envs) != (None, None):
         raise UsageError("--unused-days and --max-envs are about an audit.", "Add --audit.")
+    page = _page(options)
     audits: list[Audit] = []
     task = task_of(options)
     lasting = not (options.audit or options.deep or task.plan.normalize_bytecode)
     recall = Recall(task.scope, (task.plan, task.min_size)) if lasting else None
-    document = recall.find() if recall and not options.fresh else None
+    document = recall.find() if recall and not (options.fresh or page) else None
     recalled = document is not None
     if document is None:
         now = time.time()
-        analysis = task.analyse(_auditor(options, audits) if options.audit else None, whole=False)
+        analysis = task.analyse(
+            _auditor(options, audits) if options.audit else None, whole=False, detailed=bool(page)
+        )
         remember(options, analysis)
         document = json.report_document(analysis, now)
         if recall:
             recall.keep(analysis.inventory, document)
     document["warnings"] = [*task.notes, *document["warnings"]]
-    if options.json:
-        if audits:
-            from ..report.audit import audit_document
+    if audits and (options.json or page):
+        from ..report.audit import audit_document
 
-            document["audit"] = audit_document(audits[0])
+        document["audit"] = audit_document(audits[0])
+    written = _write(page, analysis, document) if page else ""
+    if options.json:
         sys.stdout.write(json.dump(document) + "\n")
         return 0
     out = text.console()
@@ -88,8 +98,28 @@ def execute(options: argparse.Namespace) -> int:
         from ..report.audit import print_audit
 
         print_audit(audits[0], out)
+    if written:
+        out.print()
+        text.print_written(written, out)
     text.print_notes(document["warnings"], text.console(stderr=True))
     return 0
+
+
+def _page(options: argparse.Namespace) -> Page | None:
+    """Return the page that was asked for; DedupError if it could not be written."""
+    if options.dedup_html is None:
+        return None
+    from ..report.html import Page
+
+    return Page(options.dedup_html)
+
+
+def _write(page: Page, analysis: Analysis, document: dict[str, Any]) -> str:
+    """Write a page and return its path."""
+    from ..report.detail import detail_document
+    from ..report.page_similar import similarity_document
+
+    return page.write(document, detail_document(analysis), similarity_document(analysis.scope, document))
 
 
 def _auditor(options: argparse.Namespace, audits: list[Audit]) -> Callable[[Inventory], None]:

@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from ..audit import Audit
-    from ..findings import Finding
 
-_TITLES = {
+TITLES = {
     Kind.UNUSED: "Unused",
     Kind.TOO_MANY: "Too many",
     Kind.CLOBBERED: "Clobbered",
@@ -34,7 +33,8 @@ def print_audit(audit: Audit, out: Console) -> None:
     out.print()
     out.print(Text("Audit", style="bold"))
     for finding in audit.findings:
-        out.print(Text(f"{_TITLES[finding.kind]:14}{printable(_sentence(finding))}"))
+        said = sentence(finding.kind, finding.what, finding.bytes_freed)
+        out.print(Text(f"{TITLES[finding.kind]:14}{printable(said)}"))
         for command in finding.commands:
             out.print(Text(f"{'':16}{command}"))
     if not audit.findings:
@@ -47,10 +47,11 @@ def print_audit(audit: Audit, out: Console) -> None:
     out.print(Text(f"{'Environments':14}{printable(counts) or 'none'}"))
 
 
-def _sentence(finding: Finding) -> str:
-    if finding.kind in (Kind.PACKAGES, Kind.TARBALLS):
-        return f"{amount(finding.bytes_freed)} in {finding.what}, which no environment uses"
-    return f"{finding.what}, {amount(finding.bytes_freed)}" if finding.bytes_freed else finding.what
+def sentence(kind: Kind, what: str, bytes_freed: int) -> str:
+    """Say what was found, and what goes with it."""
+    if kind in (Kind.PACKAGES, Kind.TARBALLS):
+        return f"{amount(bytes_freed)} in {what}, which no environment uses"
+    return f"{what}, {amount(bytes_freed)}" if bytes_freed else what
 
 
 def audit_document(audit: Audit) -> dict[str, Any]:

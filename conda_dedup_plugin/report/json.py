@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..apply import Applied
 from ..model import SCHEMA
+from ..plan import LARGEST
 from ..redundant import redundant_caches
 
 if TYPE_CHECKING:
@@ -76,12 +77,13 @@ def report_document(analysis: Analysis, walked: float) -> dict[str, Any]:
         "redundant_caches": [
             asdict(cache) for cache in redundant_caches(inventory, analysis.reckoning.twins)
         ],
-        "largest": [_group(scope, group) for group in analysis.plan.largest()],
+        "largest": [group_document(scope, group) for group in analysis.plan.largest()[:LARGEST]],
         "warnings": analysis.warnings,
     }
 
 
-def _group(scope: Scope, group: Group) -> dict[str, Any]:
+def group_document(scope: Scope, group: Group) -> dict[str, Any]:
+    """Return what a report says of files with the same content."""
     duplicates = [share.duplicate for share in group.shares]
     duplicates += [inode for held in group.held for inode in held.inodes]
     return {

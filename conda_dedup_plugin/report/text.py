@@ -99,6 +99,11 @@ def print_walked(report: Document, out: Console) -> None:
     out.print(Text("What was edited in place is seen with: --fresh"))
 
 
+def print_written(path: str, out: Console) -> None:
+    """Print where a page is."""
+    out.print(Text(f"{'Page':14}{printable(path)}"))
+
+
 def _print_advice(report: Document, out: Console) -> None:
     """Print which caches could be dropped, and where pip took conda's files."""
     for cache in report["redundant_caches"]:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from .opening import Directories
 
-
 #: Where there is no exchange, the old inode waits under its staged name and this.
 OLD_SUFFIX = ".old"
 COPY_SUFFIX = ".copy"
