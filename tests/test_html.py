@@ -20,6 +20,7 @@ from tests.lab.browser import Browser, chromium
 from tests.lab.conda_wheel import importable
 from tests.lab.forge import noise
 from tests.lab.mounts import REFLINK_KINDS
+from tests.test_recall import rest
 from tests.test_report import DIST, EVIL, LIBRARY, REPOSITORY, World, world
 
 __all__ = ["world"]
@@ -384,6 +385,7 @@ def test_the_document_is_the_same(world: World) -> None:
 def test_a_page_is_of_this_moment(world: World) -> None:
     """What the report remembers is not enough: a file that was edited in place is seen."""
     several(world)
+    rest(world.root)
     first = world.json("report", *world.search)
     (world.root / "envs/one/lib/libb.so").write_bytes(noise("edited", 200_000))
     page = world.home / "page.html"
@@ -425,7 +427,7 @@ def test_a_file_that_is_there_is_replaced(world: World) -> None:
         ("no/such/page.html", "there is no directory"),
         (".", "it is a directory"),
         ("", "it is a directory"),
-        ("/dev/null", "it is no regular file"),
+        ("pipe", "it is no regular file"),
         ("loop/page.html", ""),
         ("x" * 300, "File name too long"),
     ],
@@ -433,12 +435,13 @@ def test_a_file_that_is_there_is_replaced(world: World) -> None:
 def test_a_path_that_cannot_be(world: World, path: str, why: str) -> None:
     several(world)
     (world.home / "loop").symlink_to("loop")
+    os.mkfifo(world.home / "pipe")
     done = world.run("report", *world.search, "--html", path, code=1)
     assert done.stdout == ""
     error, hint = done.stderr.splitlines()
     assert "cannot be written" in error and why in error and "hint" in hint
     assert world.json("report", *world.search, "--html", path, code=1)["hint"]
-    assert Path("/dev/null").is_char_device()
+    assert (world.home / "pipe").is_fifo()
 
 
 def test_without_plotly(world: World) -> None:
