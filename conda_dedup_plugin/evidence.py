@@ -86,6 +86,8 @@ def _is_plain(scope: Scope, inode: Inode, devices: dict[int, Device]) -> bool:
     if not (mode & 0o004 or user() == 0 or (mode & 0o400 and inode.uid == user())):
         return False  # it may be that it cannot be read
     name = inode.names[0]
+    if name.path.count("/") > Directories.DEEPEST:
+        return False
     return is_bare(f"{scope.trees[name.tree].root}/{name.path}")
 
 
