@@ -174,7 +174,7 @@ def share_installed(
     """
     from . import pending
     from .asked import each, scope_of, stem_of
-    from .automatic import _Run, _share_all
+    from .automatic import Run, share_all
     from .changes import Changed
     from .settings import always_copy, load
 
@@ -188,13 +188,13 @@ def share_installed(
     now = time.time()
     changed = Changed(frozenset(map(stem_of, records)), now, always_copy())
     root = next(tree.root for tree in scope.trees if tree.selected)
-    run = _Run(
+    run = Run(
         settings,
         f"{__name__}.share_installed",
         now if began is None else began,
         time.monotonic() + settings.auto_budget,
     )
-    results = list(_share_all(run, scope, {root: changed}))
+    results = list(share_all(run, scope, {root: changed}))
     return Shared(
         names=sum(result.names for result in results),
         bytes_freed=sum(result.bytes_freed for result in results),

@@ -56,7 +56,7 @@ class Shared:
 
 
 @dataclass(frozen=True, slots=True)
-class _Run:
+class Run:
     """What the work on every environment has in common.
 
     ``began``: the command, in seconds since the epoch; ``until``: the end of the time, on the clock
@@ -78,9 +78,9 @@ def share_changed(settings: Settings, command: Command) -> Iterator[Shared]:
 
     The time for it is ``settings.auto_budget``; what is not begun then stays pending.
     """
-    run = _Run(settings, f"conda {command.name}", command.began, time.monotonic() + settings.auto_budget)
+    run = Run(settings, f"conda {command.name}", command.began, time.monotonic() + settings.auto_budget)
     scope = everything(command.transactions)
-    yield from _share_all(run, scope, changed_environments(scope, command))
+    yield from share_all(run, scope, changed_environments(scope, command))
 
 
 def share_touched(
@@ -90,8 +90,8 @@ def share_touched(
 
     ``name`` is noted in the journal; ``copies``: the user asks for independent files.
     """
-    run = _Run(settings, name, since, time.monotonic() + settings.auto_budget)
-    yield from _share_all(run, scope, touched_environments(scope, since, copies))
+    run = Run(settings, name, since, time.monotonic() + settings.auto_budget)
+    yield from share_all(run, scope, touched_environments(scope, since, copies))
 
 
 def snapshot_changed(settings: Settings, command: Command) -> Iterator[str]:
@@ -145,7 +145,7 @@ def _line(shared: Shared, prog: str) -> str:
     return line + (f"; {shared.failed} failed, see: {prog} apply" if shared.failed else "")
 
 
-def _share_all(run: _Run, scope: Scope, environments: Mapping[str, Changed]) -> Iterator[Shared]:
+def share_all(run: Run, scope: Scope, environments: Mapping[str, Changed]) -> Iterator[Shared]:
     """Share what came into each environment; what is not begun in time is noted."""
     indices = {tree.root: index for index, tree in enumerate(scope.trees) if not tree.is_cache}
     begun = False
@@ -186,7 +186,7 @@ def _only(scope: Scope, index: int) -> Scope:
     return Scope(tuple(replace(tree, selected=number == index) for number, tree in enumerate(scope.trees)))
 
 
-def _share(run: _Run, scope: Scope, index: int, changed: Changed) -> Shared:
+def _share(run: Run, scope: Scope, index: int, changed: Changed) -> Shared:
     """Share what came into the environment at ``index``, and remember it."""
     start = time.monotonic()
     looked_at = time.time()
