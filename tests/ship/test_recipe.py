@@ -39,7 +39,8 @@ def test_the_recipe_says_what_pyproject_says(project: dict[str, Any]) -> None:
     assert recipe.required() == sorted(project["dependencies"])
     assert any(line.startswith("conda >=") for line in said["requirements"]["run"])
     constraints = {Requirement(line).name for line in said["requirements"]["run_constraints"]}
-    extra = [Requirement(line) for line in project["optional-dependencies"]["demo"]]
+    extras = project["optional-dependencies"]
+    extra = [Requirement(line) for line in (*extras["html"], *extras["demo"])]
     assert constraints == {one.name for one in extra if one.specifier}
     assert [str(one) for one in extra if one.specifier] == [
         str(Requirement(line)) for line in said["requirements"]["run_constraints"]
