@@ -94,7 +94,7 @@ def test_ten_environments(conda_lab: MakeLab, shm_dir: Path, tmp_path: Path) -> 
     assert real >= {"pip", "copy", "other_device", "clone", "within_package", "other_cache", "untracked"}
     # what was read before is known, and says the same
     again = dedup(lab, tmp_path, "report", "--deep", *search)
-    assert again == report
+    assert {**again, "walked": ""} == {**report, "walked": ""}
 
     used = du(*trees)
     done = dedup(lab, tmp_path, "apply", "--yes", *search)

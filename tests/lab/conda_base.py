@@ -33,6 +33,11 @@ class BaseLab(CondaLab):
             return {}
         return {"user": self.user, "group": self.user, "extra_groups": []}
 
+    @property
+    def environ(self) -> dict[str, str]:
+        """No program of ours is on the path, which conda would take for a subcommand."""
+        return super().environ | {"PATH": f"{self.base / 'bin'}:{os.defpath}"}
+
     def configure(self, **settings: Any) -> None:
         """Write condarc anew, with ``settings`` over those that this world was made with."""
         super().configure(**{**self.settings, **settings})
