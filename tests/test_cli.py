@@ -172,10 +172,11 @@ def test_a_setting_that_cannot_be_is_no_error_of_the_command(world: World) -> No
 def test_json_before_and_after_the_verb(world: World) -> None:
     twins(world)
     before, after = (
-        world.run(*words, *world.search).stdout for words in (("--json", "report"), ("report", "--json"))
+        json.loads(world.run(*words, *world.search).stdout)
+        for words in (("--json", "report"), ("report", "--json"))
     )
-    assert before == after
-    assert json.loads(before)["environments"]
+    assert {**before, "walked": ""} == {**after, "walked": ""}  # a second may have begun
+    assert before["environments"]
 
 
 def test_json_is_one_document_of_all_verbs(world: World) -> None:
