@@ -132,13 +132,10 @@ def apply(
     from .apply import apply_plan
     from .interrupted import finish_interrupted
     from .notices import forget
-    from .recall import forget as forget_reports
 
     notes = [] if isinstance(what, Plan) or not journal else finish_interrupted()[1]
     if not isinstance(what, Plan):
         what = plan(what, donors=donors, discover=discover, deep=deep, options=options)
-    if not journal:
-        forget_reports()  # which would learn of it from the journal
     done = apply_plan(what._analysis, f"{__name__}.apply", journal=journal)
     forget(what._analysis)
     return Applied(

@@ -107,6 +107,10 @@ def apply_plan(
     been changed then, or what has been is complete.
     """
     book = Journal.open(patience=patience) if journal else NoJournal()
+    if not journal:
+        from .recall import forget
+
+        forget()  # reports learn from the journal that extents are shared
     applied = Applied()
     gc.freeze()  # the analysis stays until the end: nothing is gained by searching it again and again
     try:

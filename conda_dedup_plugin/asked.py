@@ -1,4 +1,4 @@
-"""From what the functions of :mod:`conda_dedup_plugin.api` are given to a scope and an analysis."""
+"""From what is asked for to the options of a plan; from what :mod:`.api` is given to an analysis."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .engine import Analysis, analyse
 from .environments import Request, find
 from .errors import UsageError
 from .model import Goal, MethodChoice, Scope
-from .plan import PlanOptions
+from .plan import MIN_EXTENT, PlanOptions
 from .settings import always_copy, load
 from .sharing.system import user
 from .trees import is_environment, is_package_cache, is_uv_cache, is_virtual_environment
@@ -21,8 +21,37 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from .answers import Options, Paths
+    from .settings import Settings
 
 E = TypeVar("E", bound=Enum)
+
+
+def plan_options(
+    settings: Settings,
+    *,
+    method: MethodChoice | None,
+    goal: Goal | None,
+    hardlink_untracked: bool | None,
+    normalize_bytecode: bool | None,
+    include_cache: bool,
+    override_frozen: bool,
+    same_layer: bool,
+    min_extent: int = MIN_EXTENT,
+) -> PlanOptions:
+    """Return what is asked for; None: what the settings say."""
+    return PlanOptions(
+        method=method or settings.method,
+        goal=goal or settings.goal,
+        euid=user(),
+        include_cache=include_cache,
+        override_frozen=override_frozen,
+        same_layer=same_layer,
+        # who names a method knows that always_copy is set
+        reflink_only=always_copy() and method is None,
+        min_extent=min_extent,
+        hardlink_untracked=settings.hardlink_untracked if hardlink_untracked is None else hardlink_untracked,
+        normalize_bytecode=settings.normalize_bytecode if normalize_bytecode is None else normalize_bytecode,
+    )
 
 
 def analyse_paths(
@@ -30,31 +59,26 @@ def analyse_paths(
 ) -> tuple[Analysis, list[str]]:
     """Look, and plan; return what went wrong on the way, too."""
     settings = load()
-    method = _choice(MethodChoice, "method", options.method, settings.method)
-    goal = _choice(Goal, "goal", options.goal, settings.goal)
-    min_size = settings.floor(goal) if options.min_size is None else options.min_size
-    if min_size < 1:
-        raise UsageError("The least size must be at least 1 byte.", "Leave min_size away for the setting.")
-    untracked, normalize = options.hardlink_untracked, options.normalize_bytecode
-    plan_options = PlanOptions(
-        method=method,
-        goal=goal,
-        euid=user(),
+    plan = plan_options(
+        settings,
+        method=_choice(MethodChoice, "method", options.method),
+        goal=_choice(Goal, "goal", options.goal),
+        hardlink_untracked=options.hardlink_untracked,
+        normalize_bytecode=options.normalize_bytecode,
         include_cache=options.include_cache,
         override_frozen=options.override_frozen,
         same_layer=options.same_layer,
-        # who names a method knows that always_copy is set
-        reflink_only=always_copy() and options.method is None,
-        hardlink_untracked=settings.hardlink_untracked if untracked is None else untracked,
-        normalize_bytecode=settings.normalize_bytecode if normalize is None else normalize,
     )
-    analysis = analyse(scope_of(paths, donors, discover), plan_options, min_size, deep, whole=whole)
+    min_size = settings.floor(plan.goal) if options.min_size is None else options.min_size
+    if min_size < 1:
+        raise UsageError("The least size must be at least 1 byte.", "Leave min_size away for the setting.")
+    analysis = analyse(scope_of(paths, donors, discover), plan, min_size, deep, whole=whole)
     return analysis, [*settings.warnings, *analysis.warnings]
 
 
-def _choice(kind: type[E], name: str, value: str | None, default: E) -> E:
+def _choice(kind: type[E], name: str, value: str | None) -> E | None:
     if value is None:
-        return default
+        return None
     known = [choice.value for choice in kind]
     if value not in known:
         raise UsageError(f"There is no {name} {value!r}.", f"Known are: {', '.join(known)}.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .claimed import Sayings
 from .layouts import BLOCK, disk_bytes_of
-from .listing import RECORDED, Blocks, Holding, Listing, ident, sized_key, spread
+from .listing import LOW, RECORDED, Blocks, Holding, Listing, ident, sized_key, spread
 from .model import Hazard, InodeKey, Totals
 from .packing import pack_name, pack_stat
 from .parts import PartCounter
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 #: Their directories tell the very inode numbers that lstat does.
 _TRUE_NUMBERS = frozenset({"ext4", "xfs", "btrfs", "tmpfs"})
 _META = "conda-meta/"
-_LOW = (1 << 64) - 1
 
 
 class _Seen:
@@ -171,7 +170,7 @@ class Counter:
                     if size < least or not keep:
                         continue
                     packed = _pack(stat, blocks)
-                    idents.append((stat.st_ino + spot) & _LOW)
+                    idents.append((stat.st_ino + spot) & LOW)
                 if said is None:
                     keys.append(0)
                     row = packed + pack_name(hazard, path, b"")

@@ -77,11 +77,9 @@ class HardlinkRules:
         plain = not (device.overlay or device.reflink or self._options.leave_bundles)
         kind: object = None
         if plain:  # nothing else counts, and most files are of few kinds
-            outside = inode.nlink > len(inode.names)
-            trees = tuple([name.tree for name in inode.names])
             kind = (
-                outside,
-                trees,
+                tuple([name.tree for name in inode.names]),
+                inode.nlink > len(inode.names),
                 inode.mode,
                 inode.uid,
                 inode.hazard,

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from .model import Extent
 
-_LOW = (1 << 64) - 1
+#: The low 64 bits of a number.
+LOW = (1 << 64) - 1
 #: For each dist (0: no record speaks of the files) and hazard class: disk bytes, and the length of the
 #: extents of which that is not known file by file.
 Parts = dict[tuple[int, Hazard], tuple[int, int]]
@@ -131,17 +132,17 @@ class Listing:
 
 def spread(device: int) -> int:
     """Return what is added to the inode numbers of a device to tell them from those of others."""
-    return device * _SPREAD & _LOW
+    return device * _SPREAD & LOW
 
 
 def ident(key: InodeKey) -> int:
     """Return 64 bits that tell an inode from all others: nearly always, and never the last word."""
-    return (key.number + spread(key.device)) & _LOW
+    return (key.number + spread(key.device)) & LOW
 
 
 def stamp(stat: os.stat_result) -> int:
     """Return 64 bits that change with what a directory has, or a record says."""
-    return (stat.st_mtime_ns + 3 * stat.st_ctime_ns + 5 * stat.st_ino + 7 * stat.st_size) & _LOW
+    return (stat.st_mtime_ns + 3 * stat.st_ctime_ns + 5 * stat.st_ino + 7 * stat.st_size) & LOW
 
 
 def dist_id(dist: Dist) -> int:
@@ -167,4 +168,4 @@ def base_of(*said: object) -> int:
 
 def sized_key(base: int, size: int) -> int:
     """Return the key of a content: of that size."""
-    return ((base + size * _SPREAD) & _LOW) or 1
+    return ((base + size * _SPREAD) & LOW) or 1

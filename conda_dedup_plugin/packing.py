@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+from .listing import LOW
 from .model import Claim, Hazard, Inode, InodeKey, Name
 
 if TYPE_CHECKING:
@@ -21,22 +22,21 @@ _HEAD = struct.Struct("<BIH")
 _CLAIM = struct.Struct("<QBq")
 _PREFIXED, _NO_LINK, _PIP, _DIGEST, _SAME_PATH, _BELOW_PACKAGE = (1 << bit for bit in range(6))
 _DIGEST_BYTES = 32
-_LOW = (1 << 64) - 1
 #: Times from here on are before 1970: those of ext4 and XFS go beyond 63 bits of nanoseconds.
-_BEFORE_1970 = _LOW - (1 << 62)
+_BEFORE_1970 = LOW - (1 << 62)
 _MOST = (1 << 63) - 1
 
 
 def pack_stat(stat: os.stat_result, disk_bytes: int, own_bytes: int) -> bytes:
     """Pack what a row says of its inode; ``own_bytes`` are -1 where that was not asked."""
     return _STAT.pack(
-        stat.st_dev & _LOW,
-        stat.st_ino & _LOW,
+        stat.st_dev & LOW,
+        stat.st_ino & LOW,
         stat.st_ino >> 64,
         stat.st_size,
         disk_bytes,
-        stat.st_mtime_ns & _LOW,
-        stat.st_ctime_ns & _LOW,
+        stat.st_mtime_ns & LOW,
+        stat.st_ctime_ns & LOW,
         own_bytes,
         stat.st_mode,
         stat.st_uid,
@@ -72,7 +72,7 @@ def _encoded(path: str) -> bytes:
 
 
 def _time(packed: int) -> int:
-    return packed if packed < _BEFORE_1970 else packed - _LOW - 1
+    return packed if packed < _BEFORE_1970 else packed - LOW - 1
 
 
 class Unpacker:

@@ -53,7 +53,6 @@ class _Kept(msgspec.Struct):
     """A report as it is kept; ``key`` is all that it depends on besides the trees."""
 
     key: str
-    walked: float
     document: bytes
     trees: list[_Tree]
 
@@ -97,7 +96,7 @@ class Recall:
         said = json.dumps(document).encode()
         with suppress(OSError):
             path.parent.mkdir(exist_ok=True)
-            kept = _Kept(self._with_journal(), self._began, said, trees)
+            kept = _Kept(self._with_journal(), said, trees)
             write_atomically(path, msgspec.msgpack.encode(kept))
             for old in sorted(path.parent.iterdir(), key=lambda file: -file.stat().st_mtime_ns)[_MOST:]:
                 old.unlink()

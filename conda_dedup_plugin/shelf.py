@@ -67,13 +67,6 @@ class Shelf:
         """The dists that rows and parts of listings speak of."""
         return self._unpacker.dists
 
-    def close(self) -> None:
-        """Give the room back."""
-        self._parts.clear()
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
     def add(self, listing: Listing) -> None:
         """Keep the rows of a listing."""
         self._unpacker.dists.update(listing.dists)
@@ -89,7 +82,7 @@ class Shelf:
     def _put_away(self, part: _Part) -> _Part:
         """Put rows into the file, and the columns, too, once there are many of them."""
         if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="conda-dedup-")  # noqa: SIM115 (closed in close)
+            self._file = tempfile.TemporaryFile(prefix="conda-dedup-")  # noqa: SIM115 (goes with us)
         columns = (part.idents, part.keys, part.ends)
         if len(self) > self._most_columns:
             columns = tuple(map(self._write, columns))  # type: ignore[assignment]

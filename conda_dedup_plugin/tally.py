@@ -53,10 +53,9 @@ class Tally:
         listings = [listing for listing in self._listings if listing is not None]
         inventory.may_share_extents = any(listing.may_share_extents for listing in listings)
         ledgers: dict[str, Ledger] = {}
-        linked: dict[int, Linked] = {}
-        for index, listing in enumerate(self._listings):
-            if listing is None:
-                continue
+        linked: list[Linked] = []
+        for listing in listings:
+            index = listing.index
             inventory.warnings += listing.warnings
             inventory.folders[index] = listing.folders
             if listing.builds:
@@ -74,8 +73,8 @@ class Tally:
                 for hazard, counted in listing.classes.items():
                     for totals in self._totals(hazard):
                         totals.add(counted)
-                linked[index] = listing.linked
-        self._count_linked(list(linked.values()))
+                linked.append(listing.linked)
+        self._count_linked(linked)
         for ledger in ledgers.values():
             self._settle(ledger)
 

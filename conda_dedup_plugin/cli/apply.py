@@ -43,7 +43,6 @@ def execute(options: argparse.Namespace) -> int:
     from ..errors import StateError
     from ..interrupted import finish_interrupted
     from ..notices import forget
-    from ..recall import forget as forget_reports
     from .bars import progress_for
     from .common import analysis_of, remember, require_consent
 
@@ -63,8 +62,6 @@ def execute(options: argparse.Namespace) -> int:
             notes += consequence
             if not options.yes and not _agreed(analysis):
                 return 1
-            if options.no_journal:
-                forget_reports()  # which would learn of it from the journal
             applied = apply_plan(
                 analysis,
                 f"{options.prog} apply",

@@ -7,14 +7,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .. import asked
 from ..engine import Analysis, analyse
 from ..environments import Request, find
 from ..errors import DedupError, UsageError
 from ..layouts import BLOCK
 from ..model import Goal, MethodChoice
 from ..plan import MIN_EXTENT, PlanOptions
-from ..settings import Settings, always_copy, load
-from ..sharing.system import user
+from ..settings import Settings, load
 from .bars import progress_for
 
 if TYPE_CHECKING:
@@ -68,28 +68,17 @@ def scope_of(options: argparse.Namespace) -> Scope:
 
 def plan_options(options: argparse.Namespace, settings: Settings) -> PlanOptions:
     """Settings, and what the command line says instead."""
-    method = MethodChoice(options.method) if options.method else settings.method
-    return PlanOptions(
-        method=method,
-        euid=user(),
+    return asked.plan_options(
+        settings,
+        method=MethodChoice(options.method) if options.method else None,
+        goal=Goal(options.goal) if options.goal else None,
+        hardlink_untracked=options.hardlink_untracked,
+        normalize_bytecode=options.normalize_bytecode,
         include_cache=options.include_cache,
         override_frozen=options.override_frozen,
         same_layer=options.same_layer,
-        # who says --method knows that always_copy is set
-        reflink_only=always_copy() and options.method is None,
-        goal=_goal(options, settings),
         min_extent=options.min_extent,
-        hardlink_untracked=_either(options.hardlink_untracked, settings.hardlink_untracked),
-        normalize_bytecode=_either(options.normalize_bytecode, settings.normalize_bytecode),
     )
-
-
-def _goal(options: argparse.Namespace, settings: Settings) -> Goal:
-    return Goal(options.goal) if options.goal else settings.goal
-
-
-def _either(option: bool | None, setting: bool) -> bool:
-    return setting if option is None else option
 
 
 def remember(options: argparse.Namespace, analysis: Analysis) -> None:
@@ -106,17 +95,10 @@ def remember(options: argparse.Namespace, analysis: Analysis) -> None:
         remember_freeable(analysis, discovered=not (options.dedup_prefixes or options.dedup_search))
 
 
-def analysis_of(
-    options: argparse.Namespace,
-    look: Callable[[Inventory], None] | None = None,
-    whole: bool = True,
-) -> tuple[Analysis, list[str]]:
-    """Look at what the command line names; return also what is wrong with the settings.
-
-    ``look`` is shown what there is before it is planned what to do; not ``whole``: for a report.
-    """
+def analysis_of(options: argparse.Namespace) -> tuple[Analysis, list[str]]:
+    """Look at what the command line names; return also what is wrong with the settings."""
     task = task_of(options)
-    return task.analyse(look, whole), task.notes
+    return task.analyse(), task.notes
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,9 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tests.lab.world import CondaLab, rattler_create
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)
@@ -42,15 +39,10 @@ class BaseLab(CondaLab):
         """Write condarc anew, with ``settings`` over those that this world was made with."""
         super().configure(**{**self.settings, **settings})
 
-    def conda(
-        self,
-        *arguments: object,
-        env: Mapping[str, str] | None = None,
-        check: bool = True,
-        input: str | None = None,
-    ) -> subprocess.CompletedProcess[str]:
-        """Run ``conda <arguments>`` of the base."""
-        return self.run(self.base / "bin/conda", *arguments, env=env, check=check, input=input)
+    @property
+    def conda_command(self) -> tuple[object, ...]:
+        """That of the base."""
+        return (self.base / "bin/conda",)
 
     def dedup(self, *arguments: object) -> dict[str, Any]:
         """Run ``conda dedup <arguments> --json``."""

@@ -110,6 +110,11 @@ class CondaLab:
         # JSON is YAML
         self.condarc.write_text(json.dumps(base | settings, indent=2))
 
+    @property
+    def conda_command(self) -> tuple[object, ...]:
+        """What runs conda."""
+        return (self.python, "-m", "conda")
+
     def conda(
         self,
         *arguments: object,
@@ -118,7 +123,7 @@ class CondaLab:
         input: str | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run ``conda <arguments>`` with ``env`` over :attr:`environ`; raises on failure if ``check``."""
-        return self.run(self.python, "-m", "conda", *arguments, env=env, check=check, input=input)
+        return self.run(*self.conda_command, *arguments, env=env, check=check, input=input)
 
     def run(
         self,
