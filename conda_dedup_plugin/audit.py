@@ -36,6 +36,8 @@ class AuditOptions:
     #: Whether every environment is known, so that what none of them uses is.
     everything: bool = True
     snapshots: str | None = None
+    #: What to call to act.
+    prog: str = "conda-dedup"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ def audit(inventory: Inventory, options: AuditOptions, now: float | None = None)
         *find_mixed(environments),
         *find_twice(environments),
         *find_two_channels(environments),
-        *(_cached(inventory) if options.everything else ()),
+        *(_cached(inventory, options.prog) if options.everything else ()),
         *_unexported(environments),
     ]
     return Audit(options, tuple(environments), tuple(findings))
@@ -133,7 +135,7 @@ def _too_many(environments: Sequence[Audited], most: int | None) -> Iterable[Fin
         )
 
 
-def _cached(inventory: Inventory) -> Iterable[Finding]:
+def _cached(inventory: Inventory, prog: str) -> Iterable[Finding]:
     for kind, option, what, cached in zip(
         (Kind.PACKAGES, Kind.TARBALLS),
         ("--packages", "--tarballs"),
@@ -144,10 +146,10 @@ def _cached(inventory: Inventory) -> Iterable[Finding]:
         for found in cached:
             root = found.cache.root
             told = f"{len(found.paths):,} of the {what} in {root}"
-            yield Finding(kind, root, told, _cleaning(found, option), found.paths, found.bytes_freed)
+            yield Finding(kind, root, told, _cleaning(found, option, prog), found.paths, found.bytes_freed)
 
 
-def _cleaning(found: Cached, option: str) -> tuple[str, ...]:
+def _cleaning(found: Cached, option: str, prog: str) -> tuple[str, ...]:
     """Return what removes just these: conda where it can, and ours what conda takes for used."""
     if found.others or not found.cache.is_conda_cache:
         return (remove_from(found.cache.root, [path.rpartition("/")[2] for path in found.paths]),)
@@ -155,7 +157,7 @@ def _cleaning(found: Cached, option: str) -> tuple[str, ...]:
     if found.kept < len(found.paths):
         commands.append(clean_cache(found.cache, option))
     if found.kept:
-        commands.append(command("conda-dedup", "clean", "--pkgs-dir", found.cache.root))
+        commands.append(command(*prog.split(), "clean", "--pkgs-dir", found.cache.root))
     return tuple(commands)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from conda_dedup_plugin.cli import main
 from tests.lab.forge import Forge, noise
 from tests.lab.invariants import content_duplicates, du
 
@@ -370,7 +371,17 @@ def test_the_text_says_what_the_document_says(world: World) -> None:
     assert "in 12 files" in text.stdout
     assert "may be changed in place" in text.stdout
     assert document["largest"][0]["keeper"] in text.stdout
-    assert "conda-dedup apply" in text.stdout
+    assert "by: conda-dedup apply" in text.stdout
+
+
+def test_what_to_call_is_what_was_called(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    twins(world)
+    for name, value in world.environ.items():
+        monkeypatch.setenv(name, value)
+    assert main(["report", "--fresh", *world.search], prog="conda dedup") == 0
+    assert "by: conda dedup apply" in capsys.readouterr().out
 
 
 LONG = "a-name-that-is-so-long-" * 6 + "end"

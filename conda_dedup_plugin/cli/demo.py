@@ -86,7 +86,7 @@ def _show(home: Path, prog: str, say: Callable[[str], None] | None) -> dict[str,
         analysis = look("report --deep")
         document = json.report_document(analysis, time.time())
         if say:
-            text.print_report(document, text.console())
+            text.print_report(document, prog, text.console())
             text.print_notes(document["warnings"], text.console(stderr=True))
         return document
 

@@ -91,7 +91,7 @@ def execute(options: argparse.Namespace) -> int:
         sys.stdout.write(json.dump(document) + "\n")
         return 0
     out = text.console()
-    text.print_report(document, out)
+    text.print_report(document, options.prog, out)
     if recalled:
         text.print_walked(document, out)
     if audits:
@@ -111,7 +111,7 @@ def _page(options: argparse.Namespace) -> Page | None:
         return None
     from ..report.html import Page
 
-    return Page(options.dedup_html)
+    return Page(options.dedup_html, options.prog)
 
 
 def _write(page: Page, analysis: Analysis, document: dict[str, Any]) -> str:
@@ -138,5 +138,6 @@ def _auditor(options: argparse.Namespace, audits: list[Audit]) -> Callable[[Inve
         options.max_envs,
         options.dedup_discover,
         snapshot_directory(),
+        options.prog,
     )
     return lambda inventory: audits.append(audit(inventory, wanted))

@@ -59,6 +59,6 @@ def execute(options: argparse.Namespace) -> int:
         document = report.document(found, options.threshold, written)
         sys.stdout.write(json.dump({**document, "warnings": warnings}) + "\n")
         return 0
-    report.print_suggestions(found, options.threshold, written, text.console())
+    report.print_suggestions(found, options.threshold, written, options.prog, text.console())
     text.print_notes(warnings, text.console(stderr=True))
     return 0

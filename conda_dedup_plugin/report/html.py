@@ -42,10 +42,14 @@ _POLICY = (
 
 
 class Page:
-    """The file that a page is to be written to. DedupError: that cannot be."""
+    """The file that a page is to be written to. DedupError: that cannot be.
 
-    def __init__(self, path: str) -> None:
+    ``prog`` is what to call to act on what it says.
+    """
+
+    def __init__(self, path: str, prog: str) -> None:
         self._given = path
+        self._prog = prog
         self._plotly = _plotly()
         try:
             self._path = Path(os.path.realpath(Path(path).expanduser()))
@@ -75,7 +79,7 @@ class Page:
 
     def write(self, report: Document, detail: Document, similar: Document) -> str:
         """Write the page in one step, in place of a file that is there; return its path."""
-        content = _page(report, detail, similar, self._plotly).encode("utf-8", "backslashreplace")
+        content = _page(report, detail, similar, self._plotly, self._prog).encode("utf-8", "backslashreplace")
         temporary = self._path.parent / f".report-{secrets.token_hex(6)}.tmp"
         try:
             try:
@@ -104,10 +108,10 @@ def _plotly() -> str:
     return str(get_plotlyjs())
 
 
-def _page(report: Document, detail: Document, similar: Document, plotly: str) -> str:
+def _page(report: Document, detail: Document, similar: Document, plotly: str, prog: str) -> str:
     """Put the page together."""
     parts: list[tuple[str, Chart | None]] = [
-        (totals_section(report), None),
+        (totals_section(report, prog), None),
         bars_section(report, detail),
         treemap_section(report, detail),
         similarity_section(similar),

@@ -15,13 +15,13 @@ _MOST_NAMES = 20
 _MOST_NOTES = 100
 
 
-def totals_section(report: Document) -> str:
-    """The numbers that matter."""
+def totals_section(report: Document, prog: str) -> str:
+    """The numbers that matter; ``prog`` is what to call to act."""
     totals = report["totals"]
     tiles = [
         ("on disk", totals["disk_bytes"], f"in {totals['files']:,} files", ""),
         ("held twice", totals["duplicate_bytes"], "duplicates", ""),
-        ("freeable", totals["freeable_bytes"], "by: conda-dedup apply", "freeable"),
+        ("freeable", totals["freeable_bytes"], f"by: {prog} apply", "freeable"),
         ("held back", totals["held_bytes"], "duplicates that stay", "held"),
     ]
     items = "".join(

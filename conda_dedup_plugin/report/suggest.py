@@ -55,7 +55,9 @@ def document(found: Suggestions, threshold: float, written: Sequence[Written]) -
     }
 
 
-def print_suggestions(found: Suggestions, threshold: float, written: Sequence[Written], out: Console) -> None:
+def print_suggestions(
+    found: Suggestions, threshold: float, written: Sequence[Written], prog: str, out: Console
+) -> None:
     """Print each baseline: what all share, what each adds, what is saved, and how it is made."""
     count = len(found.environments)
     if not found.found:
@@ -65,7 +67,7 @@ def print_suggestions(found: Suggestions, threshold: float, written: Sequence[Wr
     for index, suggestion in enumerate(found.found):
         if index:
             out.print()
-        _print_suggestion(suggestion, out)
+        _print_suggestion(suggestion, prog, out)
         if written:
             _print_written(written[index], out)
     if not written:
@@ -73,7 +75,7 @@ def print_suggestions(found: Suggestions, threshold: float, written: Sequence[Wr
         out.print(Text("Files and commands for it: --write DIR"))
 
 
-def _print_suggestion(suggestion: Suggestion, out: Console) -> None:
+def _print_suggestion(suggestion: Suggestion, prog: str, out: Console) -> None:
     names = ", ".join(printable(member.name) for member in suggestion.members)
     out.print(Text(names, style="bold"))
     out.print(_line("all share", _packages(suggestion.common)))
@@ -86,7 +88,7 @@ def _print_suggestion(suggestion: Suggestion, out: Console) -> None:
         more = len(suggestion.conflicts) - _MOST
         others = f" and {more} more" if more > 0 else ""
         out.print(_line("", f"without {shown}{others}, of which there are several builds"))
-    out.print(_line("sharing frees", f"{_gain(suggestion.sharing)}, by: conda-dedup apply"))
+    out.print(_line("sharing frees", f"{_gain(suggestion.sharing)}, by: {prog} apply"))
 
 
 def _print_written(written: Written, out: Console) -> None:

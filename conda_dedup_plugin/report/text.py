@@ -51,8 +51,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def print_report(report: Document, out: Console) -> None:
-    """Print what a report's document says is held, held twice, could be freed and is held back."""
+def print_report(report: Document, prog: str, out: Console) -> None:
+    """Print what a report's document says is held, held twice, could be freed and is held back.
+
+    ``prog`` is what to call to act.
+    """
     totals = report["totals"]
     out.print(_tree_table(report))
     out.print()
@@ -60,7 +63,7 @@ def print_report(report: Document, out: Console) -> None:
     if totals["estimated_bytes"]:
         out.print(_sentence("  compressed", totals["estimated_bytes"], "of it, about: no file system tells"))
     out.print(_sentence("Held twice", totals["duplicate_bytes"], ""))
-    out.print(_sentence("  freeable", totals["freeable_bytes"], "by: conda-dedup apply"))
+    out.print(_sentence("  freeable", totals["freeable_bytes"], f"by: {prog} apply"))
     if totals["uncertain_bytes"]:
         out.print(_sentence("", totals["uncertain_bytes"], "of it if nobody else holds the same extents"))
     out.print(_sentence("  held back", totals["held_bytes"], ""))
@@ -82,7 +85,7 @@ def print_report(report: Document, out: Console) -> None:
         out.print(
             _sentence("Unrecorded", totals["unrecorded_bytes"], f"in files no record covers, {compared}")
         )
-    _print_advice(report, out)
+    _print_advice(report, prog, out)
     largest = report["largest"][:_LARGEST]
     if largest:
         out.print()
@@ -104,10 +107,10 @@ def print_written(path: str, out: Console) -> None:
     out.print(Text(f"{'Page':14}{printable(path)}"))
 
 
-def _print_advice(report: Document, out: Console) -> None:
+def _print_advice(report: Document, prog: str, out: Console) -> None:
     """Print which caches could be dropped, and where pip took conda's files."""
     for cache in report["redundant_caches"]:
-        then = " and then: conda-dedup apply" if cache["bytes_after"] else ""
+        then = f" and then: {prog} apply" if cache["bytes_after"] else ""
         gain = cache["bytes_freed"] + cache["bytes_after"]
         out.print(_sentence("Cache", gain, f"by removing {printable(cache['cache'])}{then}"))
         many = f"{cache['shared']:,} of its {cache['packages']:,} packages"

@@ -52,7 +52,7 @@ def test_from_installation_to_removal(make_world: MakeWorld, shipped: Shipped, u
     assert all(shared(path, two / path.relative_to(one)) for path in bytecode(one))
 
     lab.conda("create", "--name", "three", NATIVE, "--copy")
-    assert "freeable" in lab.conda("dedup", "report").stdout
+    assert "by: conda dedup apply" in lab.conda("dedup", "report").stdout
     three = lab.env_path("three")
     reflinks = shared(three / NATIVE_FILES[0], two / NATIVE_FILES[0])
     freeable = lab.dedup("report")["totals"]["freeable_bytes"]
