@@ -104,5 +104,9 @@ class Hardlinker(Batches["Share"]):
                 raise SkipError(Reason.CHANGED)
 
     def _freed(self, job: Job[Share]) -> int:
-        gone = is_gone(job.old.descriptor)
+        if self._devices[job.old.inode.key.device].remote:
+            # an open file may be hidden there instead of removed; every name it had was among these
+            gone = not any(swap.staging.holds(swap.staged, job.old.inode.key) for swap in job.swaps)
+        else:
+            gone = is_gone(job.old.descriptor)
         return job.task.freed_bytes if gone else 0

@@ -6,13 +6,15 @@ import os
 import shutil
 import subprocess
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pytest
 
 from tests.lab import needs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 _MKFS = {
     "ext4": ("mkfs.ext4", "-q", "-F"),
@@ -43,6 +45,21 @@ def mounted_file_system(kind: str, folder: Path, size: int) -> Iterator[Path]:
     needs(f"cannot mount {kind}: {done.stderr.strip()}", done.returncode == 0)
     try:
         yield point
+    finally:
+        _unmount(point)
+
+
+@contextmanager
+def mirrored(folder: Path, point: Path) -> Iterator[None]:
+    """``folder`` once more at ``point``, through a program (FUSE), within the block."""
+    needs("needs bindfs", shutil.which("bindfs"))
+    if not Path("/dev/fuse").exists():
+        pytest.skip("the kernel has no FUSE")
+    point.mkdir()
+    done = subprocess.run(["bindfs", str(folder), str(point)], capture_output=True, text=True, check=False)
+    needs(f"cannot mount by FUSE: {done.stderr.strip()}", done.returncode == 0)
+    try:
+        yield
     finally:
         _unmount(point)
 
