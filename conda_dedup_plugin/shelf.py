@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import tempfile
 from array import array
+from bisect import insort
+from functools import partial
+from itertools import chain, count
 from typing import TYPE_CHECKING, NamedTuple
 
+from .buckets import in_turns, several, triples
 from .packing import Unpacker
 from .sharing.system import pread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import IO
 
+    from .buckets import Row
     from .listing import Listing
     from .model import Dist, Inode, InodeKey
 
@@ -81,14 +86,18 @@ class Shelf:
 
     def _put_away(self, part: _Part) -> _Part:
         """Put rows into the file, and the columns, too, once there are many of them."""
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="conda-dedup-")  # noqa: SIM115 (goes with us)
+        file = self._opened()
         columns = (part.idents, part.keys, part.ends)
         if len(self) > self._most_columns:
             columns = tuple(map(self._write, columns))  # type: ignore[assignment]
         kept = _Part(part.tree, part.length, *columns, self._write(part.rows))
-        self._file.flush()
+        file.flush()
         return kept
+
+    def _opened(self) -> IO[bytes]:
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(prefix="conda-dedup-")  # noqa: SIM115 (goes with us)
+        return self._file
 
     def _write(self, column: array[int] | bytes | int) -> int:
         """Append to the file; where it begins there. What is in the file already stays."""
@@ -151,34 +160,34 @@ class Shelf:
     def groupings(self) -> Iterator[Grouping]:
         """Yield groups of inodes, as many at a time as can be sorted at once."""
         turns = -(-len(self) // self._most_rows)
-        for turn in range(turns):
-            yield self._grouping(turn, turns)
+        if turns == 1:
+            yield self._grouping(lambda: chain.from_iterable(self._numbered()), ())
+        elif turns:
+            for rows, more in in_turns(self._numbered(), turns, self._opened()):
+                yield self._grouping(partial(triples, rows), triples(more))
 
-    def _grouping(self, turn: int, turns: int) -> Grouping:
-        first: dict[int, int] = {}
-        several: set[int] = set()
-        for part in self._parts:
-            keys = self._column(part.keys, part.length)
-            idents = self._column(part.idents, part.length)
-            for key, ident in zip(keys, idents, strict=True):
-                if key and (turns == 1 or key % turns == turn) and first.setdefault(key, ident) != ident:
-                    several.add(key)
-        del first
+    def _numbered(self) -> Iterator[Iterator[Row]]:
+        """Yield the rows of every listing, as numbers."""
+        for index, part in enumerate(self._parts):
+            columns = (self._column(column, part.length) for column in (part.keys, part.idents))
+            yield zip(*columns, count(index << _ROW_BITS), strict=False)
+
+    def _grouping(self, rows: Callable[[], Iterable[Row]], more: Iterable[Row]) -> Grouping:
+        """Make groups of rows; ``more`` are those besides that may be names of the same inodes."""
+        twice = several((key, ident) for key, ident, _ in rows() if key)
         # every name of those inodes, whatever is said of it
         names: dict[int, list[int]] = {}
         members: dict[int, dict[int, None]] = {}
-        for part in self._parts:
-            keys = self._column(part.keys, part.length)
-            idents = self._column(part.idents, part.length)
-            for key, ident in zip(keys, idents, strict=True):
-                if key in several:
-                    members.setdefault(key, {})[ident] = None
-                    names[ident] = []
-        for index, part in enumerate(self._parts):
-            start = index << _ROW_BITS
-            for number, ident in enumerate(self._column(part.idents, part.length)):
-                if ident in names:
-                    names[ident].append(start + number)
+        for key, ident, _ in rows():
+            if key in twice:
+                members.setdefault(key, {})[ident] = None
+                names[ident] = []
+        for _, ident, place in rows():
+            if ident in names:
+                names[ident].append(place)
+        for _, ident, place in more:
+            if ident in names:
+                insort(names[ident], place)
         return Grouping(self, members, names)
 
     def unpack(self, places: Iterable[int]) -> list[Inode]:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from conda_dedup_plugin import workers
 from conda_dedup_plugin.engine import analyse
 from conda_dedup_plugin.inventory import scan
-from conda_dedup_plugin.listing import dist_id
+from conda_dedup_plugin.listing import Listing, dist_id
 from conda_dedup_plugin.model import Claim, Dist, Hazard, Inode
 from conda_dedup_plugin.packing import Unpacker, pack_claim, pack_name, pack_stat
 from conda_dedup_plugin.plan import PlanOptions
@@ -71,6 +71,49 @@ def test_the_same_report_in_little_memory(
         for one in (found, expected):
             one["largest"] = sorted(one["largest"], key=str)
         assert found == expected
+
+
+Said = list[tuple[int, int]]
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 7)), max_size=12), max_size=4))
+def test_the_same_groups_in_many_turns(trees: list[Said]) -> None:
+    """Each tree has names of inodes by number, and the contents that are said of them (0: nothing)."""
+
+    def groups(most_rows: int) -> dict[int, dict[int, list[str]]]:
+        shelf = Shelf(most_rows=most_rows)
+        for index, rows in enumerate(trees):
+            shelf.add(listing(index, rows))
+        return {
+            key: {inode.key.number: [f"{name.tree}/{name.path}" for name in inode.names] for inode in inodes}
+            for grouping in shelf.groupings()
+            for key, inodes in grouping.groups()
+        }
+
+    expected = groups(1000)
+    assert groups(3) == groups(1) == expected
+    said = {(key, inode) for rows in trees for inode, key in rows}
+    assert set(expected) == {key for key, _ in said if key and len({one for k, one in said if k == key}) > 1}
+    for inodes in expected.values():
+        for number, names in inodes.items():
+            assert names == [
+                f"{index}/{row}"
+                for index, rows in enumerate(trees)
+                for row, (inode, _) in enumerate(rows)
+                if inode == number
+            ]
+
+
+def listing(index: int, rows: Said) -> Listing:
+    """A listing with a row for each (number of the inode, key)."""
+    found = Listing(index)
+    for number, (inode, key) in enumerate(rows):
+        stat = os.stat_result((0o100644, inode, 1, 1, 0, 0, 9000, 0, 0, 0, 0.0, 0.0, 0.0, 0, 0, 0))
+        found.idents.append(inode)
+        found.keys.append(key)
+        found.rows += pack_stat(stat, 12288, -1) + pack_name(Hazard.PACKAGE, str(number), b"")
+        found.ends.append(len(found.rows))
+    return found
 
 
 def test_the_same_report_by_several_processes(scope: Scope, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,95 @@
+"""Numbers sorted into buckets, so that what is asked for together is read together; once many, in a file."""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+from .sharing.system import pread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import IO
+
+#: A bucket with more numbers than this is emptied into the file.
+_MOST = 1 << 14
+_WORD = 8
+#: Of a row: (key of its content, ident of its inode, its place).
+Row = tuple[int, int, int]
+
+
+class Buckets:
+    """So many buckets of triples of numbers below 2**64; ``file`` is what they are emptied into."""
+
+    def __init__(self, count: int, file: IO[bytes]) -> None:
+        #: where to put numbers, three for each triple
+        self.open = [array("Q") for _ in range(count)]
+        #: for each bucket (place, bytes) of what is in the file
+        self._written: list[list[tuple[int, int]]] = [[] for _ in range(count)]
+        self._file = file
+
+    def trim(self) -> None:
+        """Empty those into the file that hold much."""
+        for number, held in enumerate(self.open):
+            if len(held) > _MOST:
+                self._written[number].append((self._file.tell(), _WORD * len(held)))
+                self._file.write(memoryview(held))
+                del held[:]
+        self._file.flush()
+
+    def take(self, number: int) -> array[int]:
+        """Return the numbers of a bucket, in the order in which they came; it is no use afterwards."""
+        found = array("Q")
+        for place, size in self._written[number]:
+            found.frombytes(pread(self._file.fileno(), size, place))
+        found += self.open[number]
+        self.open[number] = array("Q")
+        return found
+
+
+def triples(numbers: array[int]) -> Iterator[Row]:
+    """Yield three numbers at a time."""
+    one = iter(numbers)
+    return zip(one, one, one, strict=True)
+
+
+def in_turns(parts: Iterable[Iterable[Row]], turns: int, file: IO[bytes]) -> Iterator[tuple[array[int], ...]]:
+    """Sort the rows of all parts by their key; for each turn yield the rows of some keys, and others.
+
+    Those are rows without a key, or with one of another turn, of inodes that have one of this turn.
+    """
+    by_key, by_ident, more = (Buckets(turns, file) for _ in range(3))
+    keyed, inodes = by_key.open, by_ident.open
+    for part in parts:
+        for row in part:
+            key, ident, _ = row
+            if key:
+                keyed[key % turns].extend(row)
+            inodes[ident % turns].extend(row)
+        by_key.trim()
+        by_ident.trim()
+    for turn in range(turns):
+        _find_strays(by_ident.take(turn), turns, more)
+    for turn in range(turns):
+        yield by_key.take(turn), more.take(turn)
+
+
+def _find_strays(numbers: array[int], turns: int, more: Buckets) -> None:
+    """Of inodes of which rows say different things, put each row where it is missing."""
+    odd = several((ident, key) for key, ident, _ in triples(numbers))
+    rows: dict[int, list[Row]] = {}
+    for row in triples(numbers):
+        if row[1] in odd:
+            rows.setdefault(row[1], []).append(row)
+    for found in rows.values():
+        for turn in {key % turns for key, _, _ in found if key}:
+            for row in found:
+                if not row[0] or row[0] % turns != turn:
+                    more.open[turn].extend(row)
+    more.trim()
+
+
+def several(pairs: Iterable[tuple[int, int]]) -> set[int]:
+    """Return which firsts come with more than one second."""
+    known: dict[int, int] = {}
+    return {first for first, second in pairs if known.setdefault(first, second) != second}
