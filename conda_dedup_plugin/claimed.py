@@ -9,10 +9,12 @@ from .packing import pack_claim
 from .policy import hazard_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from .model import Claim, Dist
 
 #: So many are kept.
-_MOST = 100_000
+_MOST = 200_000
 
 
 class Said:
@@ -26,7 +28,7 @@ class Said:
     def __init__(self, path: str, claim: Claim, dist: int) -> None:
         self.claim = claim  # so that its id remains its own
         self.dist = dist
-        self.path = path
+        self.path = claim.path if claim.path == path else path  # the walk's own need not be kept
         self.hazard = hazard_of(path, claim)
         self.size = -1 if claim.sha256 is None else claim.size
         self.base = 0
@@ -57,6 +59,11 @@ class Sayings:
                 self.by_id.clear()
             self.by_id[id(claim)] = said
         return said
+
+    def forget(self, claims: Iterable[Claim]) -> None:
+        """Forget what they say."""
+        for claim in claims:
+            self.by_id.pop(id(claim), None)
 
     def complete(self, said: Said) -> None:
         """Work out what rows say with a claim."""

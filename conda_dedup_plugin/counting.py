@@ -61,6 +61,10 @@ class Counter:
         #: by device and number
         self._seen: dict[int, dict[int, _Seen]] = {}
 
+    def forget(self, claims: Iterable[Claim]) -> None:
+        """Forget what claims say: no tree to come has them."""
+        self._sayings.forget(claims)
+
     def walked(self, index: int, tree: Tree, roots: set[str], claims: Mapping[str, Claim]) -> Listing:
         """Return what is in a tree; ``roots`` are those of all trees."""
         listing = Listing(index)

@@ -13,13 +13,18 @@ from .progress import Progress
 from .records import Memo, read_claims
 from .shelf import Shelf
 from .tally import Tally
-from .workers import spread
+from .workers import processors, spread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from .listing import Build, Folders, Listing, Parts
     from .model import Claim, Dist, Inode, InodeKey, Scope
+
+#: So many claims are kept for the trees to come. Each of several processes keeps fewer, for they add up, and
+#: reads again what it forgot.
+_MOST_CLAIMS = 160_000
+_MOST_CLAIMS_EACH = 80_000
 
 
 @dataclass(slots=True)
@@ -79,7 +84,7 @@ def scan(scope: Scope, min_size: int, progress: Progress | None = None, detailed
     inventory = Inventory(scope)
     roots = {tree.root for tree in scope.trees}
     counter = Counter(min_size, Layouts(), detailed)
-    memo = Memo()
+    memo = Memo(_MOST_CLAIMS if processors() == 1 else _MOST_CLAIMS_EACH, counter.forget)
     with (
         Tally(inventory) as tally,
         (progress or Progress()).stage("Looking at every file", len(scope.trees)) as advance,

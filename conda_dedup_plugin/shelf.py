@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .model import Dist, Inode, InodeKey
 
 #: What takes more bytes than this is put into a file.
-_MOST_BYTES = 16 << 20
+_MOST_BYTES = 8 << 20
 #: So many rows are sorted into groups at once.
 _MOST_ROWS = 3 << 17
 #: The columns of so many rows are kept in memory.

@@ -18,7 +18,7 @@ import msgspec
 
 from ..model import Claim, Dist
 from .heads import Heading
-from .reading import Memo, RecordError, Records, below_root, decode, decode_part, sha256_of
+from .reading import Known, Memo, RecordError, Records, below_root, decode, decode_part, sha256_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,14 +132,14 @@ def _read(path: str, warnings: list[str], memo: Memo | None = None) -> tuple[Dis
     dist = record.dist
     python = _is_python(record.noarch)
     said = (dist, python, bytes(record.paths_data), bytes(record.files))
-    known = None if memo is None else memo.records.get((hash(said), len(said[2])))
+    key = hash(said), len(said[2])
+    known = None if memo is None else memo.find(key)
     if known is None:
         paths_data = decode_part(path, said[2], _PATHS_DATA)
         files = decode_part(path, said[3], _FILES) or []
-        known = below_root(_claims(dist, python, files, paths_data.paths if paths_data else []))
+        known = Known(*below_root(_claims(dist, python, files, paths_data.paths if paths_data else [])))
         if memo is not None:
-            memo.records[hash(said), len(said[2])] = known
-            memo.count(len(known[0]))
+            memo.keep(key, known)
     claims, dropped = known
     if dropped:
         warnings.append(f"{path!r} names {dropped} paths outside its environment, which are left out.")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..model import Claim, Dist
 from ..sites import directories, site_packages
-from .reading import Memo, RecordError, Records, below_root, read_file
+from .reading import Known, Memo, RecordError, Records, below_root, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -185,18 +185,18 @@ def _read(
     claims: dict[str, Claim] = {}
     absolute = 0
     lines = text.split("\n")
-    if any(odd in text for odd in _ODD) or max(map(len, lines)) > csv.field_size_limit():
+    known = Known({})
+    is_odd = any(odd in text for odd in _ODD) or max(map(len, lines)) > csv.field_size_limit()
+    if is_odd:
         try:
             rows: Iterable[list[str]] = list(csv.reader(io.StringIO(text, newline="")))
         except csv.Error as exc:
             raise RecordError(f"{path!r} is damaged: {exc}.") from exc
     else:
         # what another environment has the same line for is known; as a rule that is all but the scripts
-        known = {} if memo is None else memo.wheels.setdefault((dist, base), {})
-        claims = {claim.path: claim for claim in map(known.get, lines) if claim is not None}
-        rows = (line.split(",") for line in lines if line not in known)
-        if memo is not None:
-            memo.count(len(lines) - len(claims))
+        known = (memo.find((dist, base)) if memo is not None else None) or Known({})
+        claims = {claim.path: claim for claim in map(known.claims.get, lines) if claim is not None}
+        rows = [line.split(",") for line in lines if line not in known.claims]
     for row in rows:
         where = row[0] if row else ""
         if not where:
@@ -213,9 +213,9 @@ def _read(
             digest = _digest(row[1][7:])
         if len(row) > 2 and len(row[2]) < 19 and row[2].isascii() and row[2].isdecimal():
             size = int(row[2])
-        claims[where] = Claim(dist, where, digest, size, False, False, True)
-        if memo is not None:
-            memo.wheels.setdefault((dist, base), {})[",".join(row)] = claims[where]
+        claims[where] = known.claims[",".join(row)] = Claim(dist, where, digest, size, False, False, True)
+    if memo is not None and not is_odd:
+        memo.keep((dist, base), known)
     claims, dropped = below_root(claims)
     dropped += absolute
     if dropped:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
 
@@ -12,6 +12,8 @@ from ..errors import DedupError
 from ..files import read_regular
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from ..model import Claim, Dist
 
 T = TypeVar("T")
@@ -36,29 +38,40 @@ class Records:
     clobbered: dict[str, tuple[Dist, Dist]] = field(default_factory=dict)
 
 
+class Known(NamedTuple):
+    """What is known of one record: its claims (by path; of a wheel by line), and how many were dropped."""
+
+    claims: dict[str, Claim]
+    dropped: int = 0
+
+
 class Memo:
     """What records say that several environments have alike: claims are shared then, and made once.
 
-    It is for one run, and forgets all when it has become big.
+    It is for one run, and keeps ``most`` claims; which go for others, ``forgotten`` is told.
     """
 
-    #: So many claims are kept.
-    MOST = 100_000
+    def __init__(self, most: int, forgotten: Callable[[Iterable[Claim]], None]) -> None:
+        self._most = most
+        self._forgotten = forgotten
+        #: by what tells a record from others; what was asked for last is last
+        self._known: dict[object, Known] = {}
 
-    def __init__(self) -> None:
-        #: by what the record of a package says: its claims, and how many were dropped
-        self.records: dict[object, tuple[dict[str, Claim], int]] = {}
-        #: for each wheel what the lines of its RECORD say
-        self.wheels: dict[object, dict[str, Claim]] = {}
-        self._claims = 0
+    def find(self, key: object) -> Known | None:
+        """Return what is known of a record."""
+        known = self._known.pop(key, None)
+        if known is not None:
+            self._known[key] = known
+        return known
 
-    def count(self, claims: int) -> None:
-        """Note that so many more are kept."""
-        self._claims += claims
-        if self._claims > self.MOST:
-            self.records.clear()
-            self.wheels.clear()
-            self._claims = 0
+    def keep(self, key: object, known: Known) -> None:
+        """Keep what a record says, and forget as much of what was not asked for the longest."""
+        self._known[key] = known
+        surplus = sum(len(one.claims) for one in self._known.values()) - self._most
+        while surplus > 0 and len(self._known) > 1:
+            claims = self._known.pop(next(iter(self._known))).claims
+            surplus -= len(claims)
+            self._forgotten(claims.values())
 
 
 def read_file(path: str) -> bytes:
