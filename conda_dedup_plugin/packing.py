@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 #: device, number (low and high half), size, disk bytes, mtime, ctime, own bytes (-1: not asked), mode, uid,
 #: gid, names
 _STAT = struct.Struct("<QQQqqQQqIIII")
+#: So many bytes of a row tell its inode from all others.
+KEY_BYTES = 24
+_HAZARDS = tuple(Hazard)
 #: hazard, bytes of the path, bytes of the claim
 _HEAD = struct.Struct("<BIH")
 #: dist, flags, size
@@ -78,17 +81,14 @@ def _time(packed: int) -> int:
 class Unpacker:
     """Makes objects of packed rows; equal claims are one object."""
 
-    #: So many claims are kept.
-    _MOST = 50_000
+    #: So many claims and names are kept.
+    _MOST = 20_000
 
     def __init__(self) -> None:
         self.dists: dict[int, Dist] = {}
         self._claims: dict[tuple[bytes, str], Claim] = {}
-
-    def key(self, row: bytes) -> InodeKey:
-        """Return whose name a row is."""
-        device, low, high = _STAT.unpack_from(row)[:3]
-        return InodeKey(device, high << 64 | low)
+        #: by what rows say besides their inode: the path, the claim, the hazard class
+        self._names: dict[bytes, tuple[str, Claim | None, Hazard]] = {}
 
     def inode(self, row: bytes) -> Inode:
         """Return the inode of a row, without any name."""
@@ -101,11 +101,20 @@ class Unpacker:
 
     def name(self, row: bytes, tree: int) -> tuple[Name, Hazard]:
         """Return the name that a row of the tree is, and its hazard class."""
-        hazard, length, size = _HEAD.unpack_from(row, _STAT.size)
-        start = _STAT.size + _HEAD.size
-        path = row[start : start + length].decode("utf-8", "surrogatepass")
-        claim = self._claim(row[start + length :], path) if size else None
-        return Name(tree, path, claim), Hazard(hazard)
+        packed = row[_STAT.size :]
+        known = self._names.get(packed)
+        if known is None:
+            if len(self._names) >= self._MOST:
+                self._names.clear()
+            known = self._names[packed] = self._unpacked(packed)
+        path, claim, hazard = known
+        return Name(tree, path, claim), hazard
+
+    def _unpacked(self, packed: bytes) -> tuple[str, Claim | None, Hazard]:
+        hazard, length, size = _HEAD.unpack_from(packed)
+        end = _HEAD.size + length
+        path = packed[_HEAD.size : end].decode("utf-8", "surrogatepass")
+        return path, self._claim(packed[end:], path) if size else None, _HAZARDS[hazard]
 
     def _claim(self, packed: bytes, path: str) -> Claim:
         dist, flags, size = _CLAIM.unpack_from(packed)

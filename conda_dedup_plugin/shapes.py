@@ -16,7 +16,7 @@ from .policy import loader_sensitive
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from .model import Cause, Hazard, Inode, Method, Name, Reason, Scope
+    from .model import Cause, Claim, Hazard, Inode, Method, Reason, Scope
 
 #: So many models are kept.
 _MOST = 4_000
@@ -73,6 +73,8 @@ class Shapes:
     def _shape(self, ranked: Sequence[Inode]) -> Shape:
         """Return all that a plan asks about; what it only compares stands as the number of its first one."""
         numbers: defaultdict[object, int] = defaultdict(count().__next__)
+        paths: dict[str, Shape] = {}
+        claims: dict[int, int] = {}  # by id, and they live longer than this
         shape: list[object] = []
         for inode in ranked:
             shape += (
@@ -88,30 +90,35 @@ class Shapes:
                 inode.disk_bytes == 0,
                 numbers[inode.mtime_ns],
             )
-            for name in inode.names:
-                shape += self._of_name(name, numbers)
+            for tree, path, claim in inode.names:
+                at = paths.get(path)
+                if at is None:
+                    at = paths[path] = (*_of_path(path), len(paths))
+                inside = numbers[tree, path[: path.find("/")]] if self._is_cache[tree] else None
+                said = None if claim is None else claims.get(id(claim))
+                more = None
+                if claim is not None and said is None:
+                    said = claims[id(claim)] = len(claims)
+                    more = _of_claim(claim, numbers)
+                shape.append((tree, at, inside, said, more))
             shape.append(None)
         return tuple(shape)
 
-    def _of_name(self, name: Name, numbers: defaultdict[object, int]) -> Shape:
-        tree, path, claim = name
-        last = path[path.rfind("/") + 1 :]
-        sensitive = (".so" in last or last.endswith(_LOADED)) and loader_sensitive(path)
-        inside = path[: path.find("/")] if self._is_cache[tree] else ""
-        if claim is None:
-            return (tree, sensitive, last.endswith(".py"), numbers[tree, inside], numbers[path])
-        dist = claim.dist
-        return (
-            tree,
-            sensitive,
-            last.endswith(".py"),
-            numbers[tree, inside],
-            numbers[path],
-            claim.pip,
-            numbers[dist],
-            numbers[dist[:4]],
-            numbers[dist.identity],
-            numbers[dist, claim.path],
-            numbers[dist[:4], claim.path],
-            numbers[dist.identity, claim.path],
-        )
+
+def _of_path(path: str) -> tuple[bool, bool]:
+    last = path[path.rfind("/") + 1 :]
+    sensitive = (".so" in last or last.endswith(_LOADED)) and loader_sensitive(path)
+    return sensitive, last.endswith(".py")
+
+
+def _of_claim(claim: Claim, numbers: defaultdict[object, int]) -> Shape:
+    dist = claim.dist
+    return (
+        claim.pip,
+        numbers[dist],
+        numbers[dist[:4]],
+        numbers[dist.identity],
+        numbers[dist, claim.path],
+        numbers[dist[:4], claim.path],
+        numbers[dist.identity, claim.path],
+    )

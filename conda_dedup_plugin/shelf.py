@@ -13,7 +13,7 @@ from itertools import chain, count
 from typing import TYPE_CHECKING, NamedTuple
 
 from .buckets import in_turns, several, triples
-from .packing import Unpacker
+from .packing import KEY_BYTES, Unpacker
 from .sharing.system import pread
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ _MOST_ROWS = 3 << 17
 #: The columns of so many rows are kept in memory.
 _MOST_COLUMNS = 1 << 20
 _WORD = 8
+#: So many bytes of the file are read at once.
+_NEAR = 1 << 14
 #: The place of a row: the number of its listing, and that of the row.
 _ROW_BITS = 32
 _ROWS = (1 << _ROW_BITS) - 1
@@ -63,6 +65,8 @@ class Shelf:
         self._bytes = 0
         self._file: IO[bytes] | None = None
         self._unpacker = Unpacker()
+        #: of listings whose rows are in the file what was read last: from where on, and the bytes
+        self._near: dict[int, tuple[int, bytes]] = {}
 
     def __len__(self) -> int:
         return sum(part.length for part in self._parts)
@@ -133,23 +137,28 @@ class Shelf:
             start, end = (two[0], two[1]) if number else (0, two[0])
         else:
             start, end = (ends[number - 1] if number else 0), ends[number]
-        if isinstance(part.rows, int):
-            return self._read(part.rows + start, end - start)
-        return part.rows[start:end]
+        if not isinstance(part.rows, int):
+            return part.rows[start:end]
+        begin, near = self._near.get(part.rows, (0, b""))
+        if start < begin or end > begin + len(near):
+            # groups come in the order of directories, which is much the same in all trees
+            begin, near = start, self._read(part.rows + start, max(end - start, _NEAR))
+            self._near[part.rows] = begin, near
+        return near[start - begin : end - begin]
 
     # -- inodes -------------------------------------------------------------------------------------
 
     def inodes(self) -> dict[InodeKey, Inode]:
         """Return every inode with all its names, as objects: for those who cannot do with less."""
-        found: dict[InodeKey, Inode] = {}
+        found: dict[bytes, Inode] = {}
         for part in self._parts:
             for number in range(part.length):
                 self._name(found, part, number)
-        return found
+        return {inode.key: inode for inode in found.values()}
 
-    def _name(self, found: dict[InodeKey, Inode], part: _Part, number: int) -> None:
+    def _name(self, found: dict[bytes, Inode], part: _Part, number: int) -> None:
         row = self._row(part, number)
-        key = self._unpacker.key(row)
+        key = row[:KEY_BYTES]
         inode = found.get(key)
         if inode is None:
             inode = found[key] = self._unpacker.inode(row)
@@ -192,7 +201,7 @@ class Shelf:
 
     def unpack(self, places: Iterable[int]) -> list[Inode]:
         """Return the inodes of which the rows at these places are names."""
-        found: dict[InodeKey, Inode] = {}
+        found: dict[bytes, Inode] = {}
         for place in places:
             self._name(found, self._parts[place >> _ROW_BITS], place & _ROWS)
         return list(found.values())

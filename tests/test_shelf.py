@@ -210,6 +210,5 @@ def test_a_row_is_what_was_packed(
     expected = Inode.of(Stat)
     expected.disk_bytes = 12288
     assert unpacker.inode(row) == expected
-    assert unpacker.key(row) == expected.key
     name, found = unpacker.name(row, 5)
     assert (name.tree, name.path, name.claim, found) == (5, path, claim, hazard)
