@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from .sharing.system import pread
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import IO
 
 #: A bucket with more numbers than this is emptied into the file.
 _MOST = 1 << 14
 _WORD = 8
-#: Of a row: (key of its content, ident of its inode, its place).
-Row = tuple[int, int, int]
+#: Of rows: the keys of their contents, the idents of their inodes, their places.
+Columns: TypeAlias = tuple["Sequence[int]", "Sequence[int]", "Sequence[int]"]
 
 
 class Buckets:
@@ -47,13 +47,12 @@ class Buckets:
         return found
 
 
-def triples(numbers: array[int]) -> Iterator[Row]:
-    """Yield three numbers at a time."""
-    one = iter(numbers)
-    return zip(one, one, one, strict=True)
+def columns(numbers: array[int]) -> Columns:
+    """Return triples as three columns."""
+    return numbers[0::3], numbers[1::3], numbers[2::3]
 
 
-def in_turns(parts: Iterable[Iterable[Row]], turns: int, file: IO[bytes]) -> Iterator[tuple[array[int], ...]]:
+def in_turns(parts: Iterable[Columns], turns: int, file: IO[bytes]) -> Iterator[tuple[Columns, Columns]]:
     """Sort the rows of all parts by their key; for each turn yield the rows of some keys, and others.
 
     Those are rows without a key, or with one of another turn, of inodes that have one of this turn.
@@ -61,7 +60,7 @@ def in_turns(parts: Iterable[Iterable[Row]], turns: int, file: IO[bytes]) -> Ite
     by_key, by_ident, more = (Buckets(turns, file) for _ in range(3))
     keyed, inodes = by_key.open, by_ident.open
     for part in parts:
-        for row in part:
+        for row in zip(*part, strict=True):
             key, ident, _ = row
             if key:
                 keyed[key % turns].extend(row)
@@ -69,16 +68,17 @@ def in_turns(parts: Iterable[Iterable[Row]], turns: int, file: IO[bytes]) -> Ite
         by_key.trim()
         by_ident.trim()
     for turn in range(turns):
-        _find_strays(by_ident.take(turn), turns, more)
+        _find_strays(columns(by_ident.take(turn)), turns, more)
     for turn in range(turns):
-        yield by_key.take(turn), more.take(turn)
+        yield columns(by_key.take(turn)), columns(more.take(turn))
 
 
-def _find_strays(numbers: array[int], turns: int, more: Buckets) -> None:
+def _find_strays(part: Columns, turns: int, more: Buckets) -> None:
     """Of inodes of which rows say different things, put each row where it is missing."""
-    odd = several((ident, key) for key, ident, _ in triples(numbers))
-    rows: dict[int, list[Row]] = {}
-    for row in triples(numbers):
+    keys, idents, _ = part
+    odd = several([(idents, keys)])
+    rows: dict[int, list[tuple[int, int, int]]] = {}
+    for row in zip(*part, strict=True):
         if row[1] in odd:
             rows.setdefault(row[1], []).append(row)
     for found in rows.values():
@@ -89,7 +89,12 @@ def _find_strays(numbers: array[int], turns: int, more: Buckets) -> None:
     more.trim()
 
 
-def several(pairs: Iterable[tuple[int, int]]) -> set[int]:
-    """Return which firsts come with more than one second."""
-    known: dict[int, int] = {}
-    return {first for first, second in pairs if known.setdefault(first, second) != second}
+def several(parts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> set[int]:
+    """Return which firsts come with more than one second, in pairs of columns."""
+    last: dict[int, int] = {}
+    for firsts, seconds in parts:
+        last.update(zip(firsts, seconds, strict=True))
+    found: set[int] = set()
+    for firsts, seconds in parts:
+        found.update([one for one, other in zip(firsts, seconds, strict=True) if last[one] != other])
+    return found

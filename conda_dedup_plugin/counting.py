@@ -215,17 +215,18 @@ class Counter:
             counted.disk_bytes += totals.disk_bytes
             counted.private_bytes += totals.disk_bytes
         listing.classes = {hazard: classes[hazard] for hazard in Hazard if classes[hazard].files}
-        for known in here:
-            plain = known.blocks.plain
-            private = known.count == known.nlink
-            counted.inodes += 1
-            counted.disk_bytes += plain
-            counted.private_bytes += plain if private else 0
-            if known.blocks.own or known.blocks.shared:
-                listing.holdings.append(Holding(known.blocks, known.hazard, private, known.recorded))
-            linked.idents.append(known.ident)
-            linked.plain.append(plain)
-            linked.kinds.append(known.hazard | known.recorded * RECORDED)
+        plain = [known.blocks.plain for known in here]
+        counted.inodes += len(here)
+        counted.disk_bytes += sum(plain)
+        counted.private_bytes += sum([known.blocks.plain for known in here if known.count == known.nlink])
+        listing.holdings += [
+            Holding(known.blocks, known.hazard, known.count == known.nlink, known.recorded)
+            for known in here
+            if known.blocks.own or known.blocks.shared
+        ]
+        linked.idents.extend([known.ident for known in here])
+        linked.plain.extend(plain)
+        linked.kinds.extend([known.hazard | known.recorded * RECORDED for known in here])
         listing.may_share_extents = self._layouts is None or self._layouts.anywhere
         listing.dists = self._sayings.new_dists()
         return listing

@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import tempfile
 from array import array
-from bisect import insort
-from functools import partial
-from itertools import chain, count
 from typing import TYPE_CHECKING, NamedTuple
 
-from .buckets import in_turns, several, triples
+from .buckets import in_turns, several
 from .packing import KEY_BYTES, Unpacker
 from .sharing.system import pread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import IO
 
-    from .buckets import Row
+    from .buckets import Columns
     from .listing import Listing
     from .model import Dist, Inode, InodeKey
 
@@ -170,33 +167,35 @@ class Shelf:
         """Yield groups of inodes, as many at a time as can be sorted at once."""
         turns = -(-len(self) // self._most_rows)
         if turns == 1:
-            yield self._grouping(lambda: chain.from_iterable(self._numbered()), ())
+            yield self._grouping(list(self._columns()))
         elif turns:
-            for rows, more in in_turns(self._numbered(), turns, self._opened()):
-                yield self._grouping(partial(triples, rows), triples(more))
+            for columns, more in in_turns(self._columns(), turns, self._opened()):
+                yield self._grouping([columns], more)
 
-    def _numbered(self) -> Iterator[Iterator[Row]]:
+    def _columns(self) -> Iterator[Columns]:
         """Yield the rows of every listing, as numbers."""
         for index, part in enumerate(self._parts):
-            columns = (self._column(column, part.length) for column in (part.keys, part.idents))
-            yield zip(*columns, count(index << _ROW_BITS), strict=False)
+            start = index << _ROW_BITS
+            keys, idents = (self._column(column, part.length) for column in (part.keys, part.idents))
+            yield keys, idents, range(start, start + part.length)
 
-    def _grouping(self, rows: Callable[[], Iterable[Row]], more: Iterable[Row]) -> Grouping:
+    def _grouping(self, parts: Sequence[Columns], more: Columns = ((), (), ())) -> Grouping:
         """Make groups of rows; ``more`` are those besides that may be names of the same inodes."""
-        twice = several((key, ident) for key, ident, _ in rows() if key)
+        twice = several([(keys, idents) for keys, idents, _ in parts]) - {0}
         # every name of those inodes, whatever is said of it
         names: dict[int, list[int]] = {}
         members: dict[int, dict[int, None]] = {}
-        for key, ident, _ in rows():
-            if key in twice:
-                members.setdefault(key, {})[ident] = None
-                names[ident] = []
-        for _, ident, place in rows():
-            if ident in names:
-                names[ident].append(place)
-        for _, ident, place in more:
-            if ident in names:
-                insort(names[ident], place)
+        for keys, idents, _ in parts:
+            for key, ident in zip(keys, idents, strict=True):
+                if key in twice:
+                    members.setdefault(key, {})[ident] = None
+                    names[ident] = []
+        for _, idents, places in (*parts, more):
+            for ident, place in zip(idents, places, strict=True):
+                if ident in names:
+                    names[ident].append(place)
+        for ident in set(more[1]) & names.keys():
+            names[ident].sort()
         return Grouping(self, members, names)
 
     def unpack(self, places: Iterable[int]) -> list[Inode]:

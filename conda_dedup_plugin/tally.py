@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from .ledger import Ledger
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 #: So many names of inodes that have several are looked at in one go.
 _MOST_LINKED = 1 << 20
+#: Of kinds, whether a record speaks of the file.
+_IS_RECORDED = bytes(bool(kind & RECORDED) for kind in range(256))
 
 
 class Tally:
@@ -87,18 +90,20 @@ class Tally:
         for turn in range(turns):
             first: dict[int, tuple[int, int]] = {}
             recorded: set[int] = set()
-            for linked in columns:
-                for ident, size, kind in zip(linked.idents, linked.plain, linked.kinds, strict=True):
-                    if turns > 1 and ident % turns != turn:
-                        continue
-                    first.setdefault(ident, (kind & ~RECORDED, size))
-                    if kind & RECORDED:
-                        recorded.add(ident)
+            # a tree has each inode once; of several trees the first one counts
+            for linked in reversed(columns):
+                rows = zip(linked.idents, zip(linked.kinds, linked.plain, strict=True), strict=True)
+                first.update(rows if turns == 1 else [row for row in rows if row[0] % turns == turn])
+                recorded.update(compress(linked.idents, linked.kinds.translate(_IS_RECORDED)))
+            counted = [Totals() for _ in Hazard]
             for ident, (kind, size) in first.items():
-                for totals in self._totals(Hazard(kind)):
-                    totals.inodes += 1
-                    totals.disk_bytes += size
-                    totals.unrecorded_bytes += 0 if ident in recorded else size
+                totals = counted[kind & ~RECORDED]
+                totals.inodes += 1
+                totals.disk_bytes += size
+                totals.unrecorded_bytes += 0 if ident in recorded else size
+            for hazard, found in zip(Hazard, counted, strict=True):
+                for totals in self._totals(hazard) if found.inodes else ():
+                    totals.add(found)
 
     def _settle(self, ledger: Ledger) -> None:
         inventory = self._inventory
