@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 #: So many claims are kept for the trees to come. Each of several processes keeps fewer, for they add up, and
 #: reads again what it forgot.
 _MOST_CLAIMS = 160_000
-_MOST_CLAIMS_EACH = 80_000
+_MOST_CLAIMS_EACH = 64_000
 
 
 @dataclass(slots=True)
