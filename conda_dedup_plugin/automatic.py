@@ -19,6 +19,7 @@ from .files import CLOCK_SLACK, real_path
 from .inventory import scan_listed
 from .model import Reason, Scope
 from .plan import PlanOptions
+from .sharing import durability
 from .sharing.system import user
 from .trees import is_environment, is_virtual_environment
 
@@ -195,6 +196,8 @@ def _share(run: Run, scope: Scope, index: int, changed: Changed) -> Shared:
     min_size = settings.floor(settings.goal)
     wanted = Wanted(text=settings.hardlink_untracked, bytecode=settings.normalize_bytecode)
     looked = look(scope, index, changed, min_size, lambda: run.is_over, wanted)
+    if looked.dist_of or looked.wheel_of:
+        durability.begin(root)  # of what the command wrote much is still to be written out
     options = PlanOptions(
         method=settings.method,
         goal=settings.goal,

@@ -158,7 +158,8 @@ def _work(command: str, settings: Settings) -> None:
     )
     if not may_have_changed(run):
         return
-    gc.freeze()  # what conda made need not be looked through again and again
+    collecting = gc.isenabled()
+    gc.disable()  # what conda made would be looked through again and again; this run makes no cycles
     try:
         from .automatic import lines, share_changed, snapshot_changed
 
@@ -166,7 +167,8 @@ def _work(command: str, settings: Settings) -> None:
         for line in told if settings.auto else snapshot_changed(settings, run):
             _say(line)
     finally:
-        gc.unfreeze()
+        if collecting:
+            gc.enable()
 
 
 def _notify(settings: Settings) -> None:

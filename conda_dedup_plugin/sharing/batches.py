@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from ..model import Reason
 from . import leases
 from .closing import Closer
+from .durability import make_durable
 from .exchanges import Exchanger
 from .interrupts import deferred_interrupts
 from .job import Job, OpenFile, TaskT, changes, results
@@ -25,7 +26,7 @@ from .outcome import Outcome, SkipError, outcome_of_error
 from .sources import OpenSource
 from .staging import Swap
 from .stagings import Stagings
-from .system import flush, sync_file_system
+from .system import flush
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -122,9 +123,12 @@ class Batches(Exchanger[TaskT]):
     def _sync_once(self, file: OpenFile) -> None:
         """Sync a device before the first lease on it, so that the one in a batch is short."""
         if file.inode.key.device not in self._synced:
+            try:
+                make_durable(file.descriptor, file.inode.key.device)
+            except OSError as exc:
+                if exc.errno != errno.ENOSYS:
+                    raise
             self._synced.add(file.inode.key.device)
-            with suppress(OSError):
-                sync_file_system(file.descriptor)
 
     def _add_swaps(self, job: Job[TaskT]) -> None:
         inode = job.task.duplicate
@@ -172,7 +176,7 @@ class Batches(Exchanger[TaskT]):
                 # an old time and new bytecode are not to outlive a loss of power
                 for source in {source.inode.key.device: source for source in sources}.values():
                     with suppress(OSError):
-                        sync_file_system(source.descriptor)
+                        make_durable(source.descriptor, source.inode.key.device)
                 self._each(self._drop_old, jobs)
                 self._journal.resolve(
                     [result for job in jobs for result in results(job)]
@@ -202,7 +206,7 @@ class Batches(Exchanger[TaskT]):
         for device in {job.old.inode.key.device for job in batch}:
             jobs = [job for job in batch if job.old.inode.key.device == device]
             try:
-                sync_file_system(jobs[0].keeper.descriptor)
+                make_durable(jobs[0].keeper.descriptor, device)
             except OSError as exc:
                 if exc.errno == errno.ENOSYS:
                     for descriptor in {job.keeper.descriptor for job in jobs}:
