@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from .model import TreeKind
 from .prediction import Asked, Creation, Predicted, Prediction
@@ -23,8 +24,7 @@ NEAR = 0.5
 _MOST_NAMED = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Advice:
+class Advice(Struct, frozen=True):
     """The nearest environment: how many of how many packages it has, what differs, and what it has besides.
 
     ``differing`` are the names of packages of which it has another build or version, ``lacking`` of which

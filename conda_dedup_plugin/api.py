@@ -23,8 +23,9 @@ and :class:`StateError` (the journal cannot be used). A file that cannot be shar
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from .answers import Applied, Failure, Found, Kept, Options, Paths, Plan, Scan, Share, Shared
 from .errors import DedupError, StateError, UsageError

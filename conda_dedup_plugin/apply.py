@@ -6,8 +6,10 @@ import gc
 import time
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from . import history, state
 from .journal import PATIENCE, Journal, NoJournal
@@ -31,8 +33,7 @@ if TYPE_CHECKING:
 _STAYED = -1
 
 
-@dataclass(slots=True)
-class Applied:
+class Applied(Struct):
     """What was done. ``by_method`` and ``skipped`` give (inodes, bytes); ``failed`` (path, error)."""
 
     run: str = ""

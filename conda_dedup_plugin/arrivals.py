@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import stat
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from .compare import Listing, Neighbours, Wanted, wheel_files
 from .errors import DedupError
@@ -32,8 +33,7 @@ _RECORD = ".dist-info/RECORD"
 _RECORD_OF_WHEEL = re.compile(rb'"([^"\\]+\.dist-info/RECORD)"')
 
 
-@dataclass(slots=True)
-class Looked:
+class Looked(Struct):
     """What was listed of an environment: whose each file is, and what is left for later.
 
     A conda package is meant by its name-version-build, pip's by the name of its ``.dist-info``.

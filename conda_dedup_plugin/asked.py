@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import reprlib
-from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, TypeVar
+
+from msgspec.structs import replace
 
 from .engine import Analysis, analyse
 from .environments import Request, find

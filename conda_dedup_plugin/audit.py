@@ -7,8 +7,9 @@ import sys
 import time
 from collections import Counter, defaultdict
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from .cached import find_cached
 from .commands import clean_cache, command, export_environment, remove_environment, remove_from
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
     from .usage import Usage
 
 
-@dataclass(frozen=True, slots=True)
-class AuditOptions:
+class AuditOptions(Struct, frozen=True):
     """``days`` without use are too many, and more than ``max_envs`` of one user's environments."""
 
     days: int = 90
@@ -40,8 +40,7 @@ class AuditOptions:
     prog: str = "conda-dedup"
 
 
-@dataclass(frozen=True, slots=True)
-class Audit:
+class Audit(Struct, frozen=True):
     """What an audit found."""
 
     options: AuditOptions

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shlex
 import time
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from . import pending
 from .apply import apply_plan
@@ -37,8 +39,7 @@ _PATIENCE = 0.2
 _MOST_NAMED = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
+class Shared(Struct, frozen=True):
     """What a run did for one environment; ``bytes_freed`` in bytes, ``names`` counts files."""
 
     name: str
@@ -56,8 +57,7 @@ class Shared:
         return bool(self.names or self.failed or self.notes or self.unfinished)
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """What the work on every environment has in common.
 
     ``began``: the command, in seconds since the epoch; ``until``: the end of the time, on the clock

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from .channels import channel_name
 from .errors import UsageError
@@ -22,8 +23,7 @@ _BASELINE = "baseline"
 _ODD = re.compile(r"[^\w.+-]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(Struct, frozen=True):
     """The files of one baseline, and the commands, in their order, that make environments of them."""
 
     files: tuple[str, ...]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from .archives import SUFFIXES
 from .layouts import own_bytes
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from .model import Inode, Tree
 
 
-@dataclass(frozen=True, slots=True)
-class Cached:
+class Cached(Struct, frozen=True):
     """What of one kind a cache holds for nobody: paths, and the disk bytes that go with all of them.
 
     ``kept``: how many of them conda takes for used. ``others``: how many paths besides conda would remove,

@@ -7,8 +7,9 @@ work) time stamps tell, and whose command stands last in ``conda-meta/history`` 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from . import pending
 from .files import CLOCK_SLACK, came, modified, read_regular, real_path
@@ -27,8 +28,7 @@ _ELSEWHERE = frozenset({"env_create", "env_update", "rename", "create"})
 _THERE = frozenset({"create", "install", "update", "remove"})
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(Struct, frozen=True):
     """A conda command: its name as conda's hooks have it, when it began (seconds since the epoch), the
     transactions it told of ((name, version, build) by prefix), conda's target prefix, its words as they
     stand in ``history``, and whether the user asked for copies.
@@ -42,8 +42,7 @@ class Command:
     copies: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(Struct, frozen=True):
     """What came into one environment: conda packages as name-version-build, and pip's since a time.
 
     ``wheels``: the names of directories ``.dist-info`` that came before.

@@ -6,9 +6,10 @@ That tells where the same files are, without a global index: at the same path in
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from .errors import DedupError
 from .model import Manager
@@ -34,8 +35,7 @@ _MANY_NAMES = 1000
 _SHARED_OBJECT = (".so", ".dylib", ".dll", ".pyd")
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """Which files of pip's are looked at: shared objects, and besides text and data, or bytecode."""
 
     text: bool = False
@@ -48,8 +48,7 @@ class Wanted:
         return self.text or path.endswith(_SHARED_OBJECT) or ".so." in path
 
 
-@dataclass(slots=True)
-class Listing:
+class Listing(Struct):
     """For each index of a tree the paths worth a look, with what records say of them."""
 
     trees: dict[int, dict[str, Claim]] = field(default_factory=dict)

@@ -6,8 +6,9 @@ import hashlib
 import os
 from collections import defaultdict
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from . import pyc
 from .candidates import recorded_key
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
     from .progress import Progress
 
 
-@dataclass(slots=True)
-class Unit:
+class Unit(Struct):
     """A source in one environment, and everything that is compiled from it, by the name of the file."""
 
     source: Inode

@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import reprlib
 import stat
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -43,8 +44,7 @@ class Found(NamedTuple):
     where: str
 
 
-@dataclass(frozen=True)
-class Condarc:
+class Condarc(Struct, frozen=True):
     """The condarc files that could be read, the most general first, and what went wrong with the others.
 
     The order is conda's, and so is the merging, but for the flags ``#!final``, ``#!top`` and

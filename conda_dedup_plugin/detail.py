@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import astuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -13,8 +15,7 @@ if TYPE_CHECKING:
     from .plan import Group, Share
 
 
-@dataclass(slots=True)
-class Split:
+class Split(Struct):
     """Bytes of one tree.
 
     ``held`` stay there though they are duplicates; of these and of the freeable ones, the private ones are

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from conda_dedup_plugin.condarc import expand, load_condarc
 from conda_dedup_plugin.files import read_regular
@@ -22,8 +23,7 @@ _LIST_BYTES = 1 << 20
 PROJECT_DIRS = (os.path.join(".pixi", "envs"), os.path.join(".magic", "envs"))
 
 
-@dataclass(frozen=True)
-class Roots:
+class Roots(Struct, frozen=True):
     """Absolute paths, not resolved, each list in the order of precedence."""
 
     #: Root prefixes: what ``-n base`` means, conda's before mamba's.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from .model import Manager, Method
 from .ways import methods_on
@@ -30,8 +31,7 @@ _SETTINGS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Distant:
+class Distant(Struct, frozen=True):
     """An environment into which every file is copied.
 
     ``caches`` are those of its manager; ``setting`` set to ``value``, a directory on its own device (empty:

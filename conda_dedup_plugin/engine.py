@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gc
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from .block_plan import BlockPlanner, propose_blocks
 from .blocks import BlockReader
@@ -34,8 +35,7 @@ DEFAULT_MIN_SIZE = 4096
 _GROUPS = 2048
 
 
-@dataclass(frozen=True, slots=True)
-class Analysis:
+class Analysis(Struct, frozen=True):
     """What a scope holds and what would be done about it; the totals of both are in the inventory."""
 
     inventory: Inventory

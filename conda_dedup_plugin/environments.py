@@ -5,7 +5,9 @@ from __future__ import annotations
 # Paths are plain strings here, as in Tree.root and in what scandir gives.
 # ruff: noqa: PTH112, PTH118, PTH119, PTH120
 import os
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from conda_dedup_plugin.condarc import expand
 from conda_dedup_plugin.discovery_roots import Roots, known_roots
@@ -31,8 +33,7 @@ __all__ = ["Request", "find", "is_build_tree", "is_environment", "is_package_cac
 MAX_SUGGESTIONS = 5
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(Struct, frozen=True):
     """What the user named: environments by name or path, directories to search, caches."""
 
     names: tuple[str, ...] = ()
@@ -86,8 +87,7 @@ def find(request: Request) -> Scope:
     )
 
 
-@dataclass
-class _Finder:
+class _Finder(Struct):
     """Collects trees by their real path, in the order found: the first one of a name is meant by it."""
 
     roots: Roots

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from .installed import Installed
@@ -28,8 +29,7 @@ class Kind(str, Enum):
     UNEXPORTED = "not exported"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One thing to act on: where, what in a sentence, the commands, one after the other.
 
     ``items`` names what it is about, packages or paths; ``bytes_freed`` on disk go with the commands.
@@ -43,8 +43,7 @@ class Finding:
     bytes_freed: int = 0
 
 
-@dataclass(slots=True)
-class Audited:
+class Audited(Struct):
     """An environment: whose it is, when it was used, and what it could be made from again."""
 
     tree: Tree

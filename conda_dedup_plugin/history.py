@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from .errors import StateError
 from .model import InodeKey, Method
@@ -29,8 +30,7 @@ _SHARING = (Method.HARDLINK.value, Method.REFLINK.value, Method.BLOCKS.value)
 _ANY_SHARING = f"method IN ({', '.join('?' * len(_SHARING))})"
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(Struct, frozen=True):
     """One run: ``started`` and ``finished`` in seconds since the epoch (None: it was interrupted, or runs).
 
     ``names`` counts the files it shared or gave a copy, ``bytes_freed`` is negative for what copies took;

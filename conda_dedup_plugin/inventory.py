@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from .counting import Counter
 from .layouts import CompressedSizes
@@ -27,8 +28,7 @@ _MOST_CLAIMS = 160_000
 _MOST_CLAIMS_EACH = 64_000
 
 
-@dataclass(slots=True)
-class Inventory:
+class Inventory(Struct):
     """What the trees of a scope hold.
 
     ``trees[i]`` counts tree ``i`` of the scope; ``totals`` and ``by_class`` count the selected trees

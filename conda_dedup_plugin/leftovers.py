@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import stat as stat_module
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from . import state
 from .errors import StateError
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
     from .model import Inode, Scope
 
 
-@dataclass(frozen=True, slots=True)
-class Leftover:
+class Leftover(Struct, frozen=True):
     """A name of ours that a run left behind: ``path`` in the tree at ``root``, a directory or a file."""
 
     root: str

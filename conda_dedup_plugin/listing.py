@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import zlib
 from array import array
-from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+from msgspec import Struct, field
 
 from .model import Claim, Dist, Hazard, InodeKey, Totals, TreeTotals
 
@@ -57,8 +58,7 @@ class Holding(NamedTuple):
     recorded: bool
 
 
-@dataclass(slots=True)
-class Linked:
+class Linked(Struct):
     """The inodes of a tree that have several names: a column each, an element for every inode."""
 
     idents: array[int] = field(default_factory=lambda: array("Q"))
@@ -67,8 +67,7 @@ class Linked:
     kinds: bytearray = field(default_factory=bytearray)
 
 
-@dataclass(slots=True)
-class Folders:
+class Folders(Struct):
     """The directories of a tree, and its records, with a stamp that changes when they do."""
 
     #: their paths, compressed
@@ -96,8 +95,7 @@ class Folders:
         return zlib.decompress(packed).decode("utf-8", "surrogatepass").split("\0")
 
 
-@dataclass(slots=True)
-class Listing:
+class Listing(Struct):
     """The tree at ``index``: what is counted of it, and a row for every name that may be shared.
 
     Of what several names share, ``classes`` counts the names alone; the rest is in ``linked``. The columns

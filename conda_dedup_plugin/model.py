@@ -6,8 +6,10 @@ to its root, with ``/`` between components, decoded with ``os.fsdecode``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from .kinds import Cause, Goal, Hazard, Manager, Method, MethodChoice, Reason, TreeKind
 from .layouts import Extent, Layout, disk_bytes_of
@@ -95,8 +97,7 @@ class Claim(NamedTuple):
     pip: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(Struct, frozen=True):
     """An environment (prefix) or a package cache, by its real path."""
 
     root: str
@@ -121,8 +122,7 @@ class Tree:
         return self.is_cache and self.manager in (Manager.CONDA, Manager.MAMBA)
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(Struct, frozen=True):
     """The trees a run looks at, no tree twice, and what went wrong while finding them."""
 
     trees: tuple[Tree, ...]
@@ -152,8 +152,7 @@ class InodeKey(NamedTuple):
     number: int
 
 
-@dataclass(slots=True)
-class Inode:
+class Inode(Struct):
     """One inode of at least the minimal size, with every name of it that was seen."""
 
     key: InodeKey
@@ -206,8 +205,7 @@ class Inode:
         return bool(self.mode & SETID_BITS) or self.capabilities
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """The ``.py`` that bytecode is compiled from: ``inode``, which is to get another modification time (ns).
 
     ``keeper`` is the source of the keeper's bytecode, where one is shared.
@@ -218,8 +216,7 @@ class Source:
     keeper: Inode | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Device:
+class Device(Struct, frozen=True):
     """What one device can do; ``link_limit`` is the most names an inode may have.
 
     ``pool`` names the file system: subvolumes of btrfs are devices of their own, and share extents.

@@ -7,8 +7,10 @@ import stat as stat_module
 import sys
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from .model import InodeKey
 from .sharing.mounts import mount_point_of, mount_points
@@ -27,8 +29,7 @@ _MOST_DIRECTORIES = 64
 _MOST_ASKED = 64
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """A device, where it is mounted, and the trees on it: selected environments, and all caches.
 
     ``exchange``: whether it exchanges names in one step; None: that is not known.

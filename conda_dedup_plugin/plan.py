@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import heapq
 import sys
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from .model import NO_USER, Cause, Goal, Hazard, Inode, Method, MethodChoice, Reason, Source, Totals
 
@@ -23,8 +24,7 @@ LARGEST = 20
 PAGE_LARGEST = 200
 
 
-@dataclass(frozen=True, slots=True)
-class PlanOptions:
+class PlanOptions(Struct, frozen=True):
     """What the user, the settings and the machine say beforehand.
 
     ``euid`` is who will share (0 may everything); ``reflink_only``: the user asked for independent
@@ -51,8 +51,7 @@ class PlanOptions:
         return self.euid in (0, NO_USER, inode.uid)
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(Struct, frozen=True):
     """One inode to be shared with its keeper; ``freed_bytes`` is what the device gains by it.
 
     Where inodes share their extents already, the bytes are gained by the last of them. With a ``source``,
@@ -77,8 +76,7 @@ class Share:
         return 1 if self.method is Method.HARDLINK else 0
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(Struct, frozen=True):
     """Inodes that hold the same bytes on disk (as one) and stay, and why."""
 
     inodes: tuple[Inode, ...]
@@ -87,8 +85,7 @@ class Held:
     cause: Cause = Cause.UNTRACKED
 
 
-@dataclass(slots=True)
-class Group:
+class Group(Struct):
     """Inodes with the same content: the keeper, what is shared with it or another, what is held."""
 
     keeper: Inode

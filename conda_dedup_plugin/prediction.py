@@ -11,9 +11,10 @@ are each environment's own, but for equal blocks where a file system can share t
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec import Struct
 
 from .errors import DedupError
 from .files import READ, real_path
@@ -41,8 +42,7 @@ class Asked(NamedTuple):
     noarch: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Creation:
+class Creation(Struct, frozen=True):
     """What conda is about to make: packages, below which existing directory, from which caches.
 
     ``copies``: the user wants independent files; ``automatic``: duplicates are shared after the command.
@@ -55,8 +55,7 @@ class Creation:
     automatic: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class Predicted:
+class Predicted(Struct, frozen=True):
     """Apparent bytes of packages that have a record somewhere; ``new``: so many packages have none."""
 
     shared_bytes: int = 0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,8 +14,7 @@ if TYPE_CHECKING:
     from .listing import Build
 
 
-@dataclass(frozen=True, slots=True)
-class RedundantCache:
+class RedundantCache(Struct, frozen=True):
     """A cache of which ``shared`` packages are in the cache ``other`` too, of ``packages`` in all.
 
     ``bytes_freed`` on disk go with those packages at once; ``bytes_after`` more by the next ``apply``, when

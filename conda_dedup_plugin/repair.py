@@ -6,9 +6,10 @@ import os
 import shlex
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from . import archives, history, state
 from .apply import Applied
@@ -31,16 +32,14 @@ if TYPE_CHECKING:
 _FROZEN = "its environment is frozen: add --override-frozen"
 
 
-@dataclass(frozen=True, slots=True)
-class Beyond:
+class Beyond(Struct, frozen=True):
     """A damaged name that nothing here can bring back, and what the user can do."""
 
     path: str
     advice: str
 
 
-@dataclass(slots=True)
-class Repair:
+class Repair(Struct):
     """What is to be done: a copy of the right content for the names of each damaged inode."""
 
     scope: Scope

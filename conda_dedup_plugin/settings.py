@@ -5,9 +5,10 @@ from __future__ import annotations
 import reprlib
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 from typing import TypeVar
+
+from msgspec import Struct
 
 from conda_dedup_plugin.condarc import Condarc, Found, expand, load_condarc
 from conda_dedup_plugin.declared import (
@@ -49,8 +50,7 @@ _CONDAS_OWN = "conda's settings"
 _UNSET = frozenset({"", "none", "null", "~"})
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """What the user set; ``warnings`` has a sentence for every value that could not be used."""
 
     #: Share what a conda command brought, after the command.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
 from itertools import combinations
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from .kinds import NEAR_IDENTICAL
 from .matching import Pair, class_of, common_name, name_and_kind, pairs, same
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     from .specs.packages import Package, Specs
 
 
-@dataclass
-class Comparison:
+class Comparison(Struct):
     """Every package of two environments in one of six classes, and how similar these are, from 0 to 1.
 
     ``similarity`` is the share of packages that are identical, each name counted once; ``byte_similarity``
@@ -100,8 +100,7 @@ def _similarity(identical: Sequence[Pair], differing: Sequence[Pair]) -> float:
     return len(identical) / total if total else 1.0
 
 
-@dataclass(frozen=True)
-class Cluster:
+class Cluster(Struct, frozen=True):
     """Environments each of which is nearly identical to another one of them.
 
     ``common`` is what all of them have; ``bytes_of_all`` counts every package of every member,
@@ -120,8 +119,7 @@ class Cluster:
         return self.bytes_of_all - self.bytes_of_union
 
 
-@dataclass(frozen=True)
-class Compared:
+class Compared(Struct, frozen=True):
     """All environments, every pair of them in their order, and the clusters at a threshold."""
 
     specs: tuple[Specs, ...]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import os
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec import Struct
 
 from .channels import without_secrets
 from .explicit import Record, place_of, read_installed
@@ -25,8 +25,7 @@ _ORIGIN_BYTES = 1 << 20
 _ANACONDA = "https://conda.anaconda.org/"
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """The contents of both files; ``warnings`` has a sentence for everything that is in neither."""
 
     prefix: str

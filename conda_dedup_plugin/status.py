@@ -6,8 +6,9 @@ Nothing is made or changed, not even the state directory.
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from . import database, history, pending
 from .distant import Distant, distant_environments
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
     from .settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class OnDevice:
+class OnDevice(Struct, frozen=True):
     """What is done on a device: ``methods``, the first before the others, or why all is held; and why so."""
 
     place: Place
@@ -38,8 +38,7 @@ class OnDevice:
     why: Why
 
 
-@dataclass(slots=True)
-class Interrupted:
+class Interrupted(Struct):
     """What a run left open whose process is gone: ``changes``, and staging directories by their paths."""
 
     run: Run
@@ -48,8 +47,7 @@ class Interrupted:
     stagings: list[str] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class Status:
+class Status(Struct):
     """How things stand. ``names`` are those of the environments in scope, by their roots."""
 
     settings: Settings

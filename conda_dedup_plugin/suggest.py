@@ -8,8 +8,10 @@ as they are.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from .engine import analyse
 from .inventory import scan
@@ -39,8 +41,7 @@ class Gain(NamedTuple):
     inodes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Suggestion:
+class Suggestion(Struct, frozen=True):
     """A baseline for a cluster: ``adds[i]`` are the packages of member ``i`` that not all have.
 
     ``conflicts`` are the names of packages that members have in more than one build: those cannot be
@@ -64,8 +65,7 @@ class Suggestion:
         return self.cluster.common
 
 
-@dataclass(frozen=True, slots=True)
-class Suggestions:
+class Suggestions(Struct, frozen=True):
     """What was looked at, what is suggested, largest saving first, and what went wrong on the way."""
 
     environments: tuple[Specs, ...]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 #: So wide is a column of bytes, rounded and exact.
 _ROUNDED, _EXACT = 9, 21
 
 
-@dataclass
-class _Tone:
+class _Tone(Struct):
     quiet: bool = False
     exact: bool = False
 

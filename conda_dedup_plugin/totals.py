@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from msgspec import Struct
 
 
-@dataclass(slots=True)
-class Totals:
+class Totals(Struct):
     """Counted bytes: the T of the JSON schema.
 
     ``files`` counts names, ``inodes`` and all ``*_bytes`` but ``apparent_bytes`` count inodes once;
@@ -29,8 +28,8 @@ class Totals:
 
     def add(self, other: Totals) -> None:
         """Add what is counted in another one."""
-        for counted in fields(self):
-            setattr(self, counted.name, getattr(self, counted.name) + getattr(other, counted.name))
+        for counted in self.__struct_fields__:
+            setattr(self, counted, getattr(self, counted) + getattr(other, counted))
 
     def add_share(self, size: int, inodes: int) -> None:
         """Count what could be freed, in bytes and inodes."""
@@ -44,8 +43,7 @@ class Totals:
         self.held_bytes += size
 
 
-@dataclass(slots=True)
-class TreeTotals:
+class TreeTotals(Struct):
     """What one environment or cache holds: the numbers of an E of the JSON schema."""
 
     files: int = 0

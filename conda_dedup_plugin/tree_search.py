@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from conda_dedup_plugin.trees import (
     is_build_tree,
@@ -24,8 +25,7 @@ _IN_ENVIRONMENTS = ("envs", "pkgs")
 _ARCHIVES = (".conda", ".tar.bz2")
 
 
-@dataclass
-class SearchResult:
+class SearchResult(Struct):
     """Paths below the directory searched, in the order of walking."""
 
     environments: list[str] = field(default_factory=list)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from . import history
 from .model import Inode, InodeKey, Manager, Name, Scope, Source, Tree, TreeKind
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
     from .sharing.change import Bytecode, Change, Entry
 
 
-@dataclass(slots=True)
-class Undoing:
+class Undoing(Struct):
     """What is to be taken back: names that get a copy, inodes that get extents of their own.
 
     ``entries`` are the changes in the journal that are so undone, by the task's ``id()``; ``edited`` counts

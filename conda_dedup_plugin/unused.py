@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from .layouts import own_bytes
 from .records.conda_meta import read_dists
@@ -19,8 +20,7 @@ if TYPE_CHECKING:
     from .model import Inode
 
 
-@dataclass(frozen=True, slots=True)
-class Unused:
+class Unused(Struct, frozen=True):
     """An extracted package in a conda cache; ``bytes_freed`` on disk if all that are listed go."""
 
     path: str

@@ -6,8 +6,9 @@ import os
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from . import history
 from .inventory import Inventory, scan
@@ -28,8 +29,7 @@ if TYPE_CHECKING:
 _READERS = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Damage:
+class Damage(Struct, frozen=True):
     """One inode that is not what it should be.
 
     ``names`` are those whose record wants another content, by the digest (raw sha256) that it wants;
@@ -47,8 +47,7 @@ class Damage:
         return max(self.inode.nlink - len(self.inode.names), 0)
 
 
-@dataclass(slots=True)
-class Verified:
+class Verified(Struct):
     """What came of looking; ``bytes`` were read of ``inodes`` shared ones, ``unknown`` have no digest."""
 
     inventory: Inventory

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from .model import Goal, Method, MethodChoice, Reason
 
@@ -24,8 +25,7 @@ class Why(enum.Enum):
     CANNOT_REFLINK = "cannot_reflink"
 
 
-@dataclass(frozen=True, slots=True)
-class Way:
+class Way(Struct, frozen=True):
     """``reflink``: extents are shared, else names; ``refused``: why nothing can be by what was asked for.
 
     ``either``: what may be no hard link gets the extents at least.

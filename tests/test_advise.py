@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from conda_dedup_plugin.advise import Asked, Creation, advise
 from conda_dedup_plugin.model import Manager, Scope

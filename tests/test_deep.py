@@ -13,13 +13,13 @@ import tempfile
 import threading
 import time
 from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from conda_dedup_plugin import contents, digests
 from conda_dedup_plugin.engine import Analysis, analyse

@@ -8,11 +8,11 @@ import shutil
 import sqlite3
 import time
 from contextlib import closing
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from conda_dedup_plugin import database, history, state
 from conda_dedup_plugin.errors import StateError

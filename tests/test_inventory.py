@@ -10,13 +10,13 @@ import subprocess
 import tempfile
 import traceback
 from contextlib import contextmanager
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import asdict, replace
 
 from conda_dedup_plugin.inventory import Inventory, scan, scan_listed
 from conda_dedup_plugin.model import Hazard, Manager, Scope, Totals, Tree, TreeKind

@@ -10,10 +10,10 @@ import sqlite3
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from conda_dedup_plugin import state
 from conda_dedup_plugin.errors import StateError

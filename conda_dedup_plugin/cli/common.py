@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from .. import asked
 from ..engine import Analysis, analyse
@@ -101,8 +102,7 @@ def analysis_of(options: argparse.Namespace) -> tuple[Analysis, list[str]]:
     return task.analyse(), task.notes
 
 
-@dataclass(frozen=True)
-class Task:
+class Task(Struct, frozen=True):
     """What the command line asks for: where to look, and how to plan."""
 
     scope: Scope

@@ -14,9 +14,10 @@ import struct
 import sys
 import tarfile
 import zipfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     import os
@@ -33,8 +34,7 @@ _MACHINES = {"x86_64": "64", "amd64": "64", "i686": "32", "arm64": "arm64"}
 _SYSTEMS = {"linux": "linux", "darwin": "osx", "win32": "win"}
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """One file of a package.
 
     ``prefix`` says that ``content`` holds :data:`PLACEHOLDER` and how it is to be patched: ``binary`` keeps

@@ -9,9 +9,10 @@ from __future__ import annotations
 import importlib.metadata
 import shutil
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ..errors import DedupError
 from . import creation
@@ -42,8 +43,7 @@ assert numpy.__file__.startswith(sys.prefix) and numpy.ones((2, 2)).dot([1, 1]).
 """
 
 
-@dataclass(frozen=True, slots=True)
-class World:
+class World(Struct, frozen=True):
     """What :func:`make_world` made: the directory to search and the environments in it."""
 
     home: Path

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import msgspec
+from msgspec import Struct, field
 
 from ..errors import DedupError
 from ..files import read_regular
@@ -28,8 +28,7 @@ class RecordError(DedupError):
     """A record cannot be used; the message names the file and the reason."""
 
 
-@dataclass(slots=True)
-class Records:
+class Records(Struct):
     """What the records of one tree say: claims by path in the tree, and what is wrong with them."""
 
     claims: dict[str, Claim] = field(default_factory=dict)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import asdict
 
 from ..apply import Applied
 from ..model import SCHEMA

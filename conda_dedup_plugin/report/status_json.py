@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import asdict
 
 from ..declared import AUTO, AUTO_BUDGET
 from ..model import SCHEMA

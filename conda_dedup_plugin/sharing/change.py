@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import Struct
 
 from ..model import Method
 
@@ -27,8 +27,7 @@ class Bytecode(msgspec.Struct, frozen=True):
     given: int
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """One name that is given to another inode (hard link), or one inode that is given other extents.
 
     ``root`` and ``path`` name the target, ``staged`` is where the keeper's new name waits, and the old
@@ -92,8 +91,7 @@ class Change:
         return (inode.size, inode.mtime_ns) == (size, self.keeper_mtime_ns)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """A change as it stands in the journal: its number there, and the run that it is of."""
 
     number: int

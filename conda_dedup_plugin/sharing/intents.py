@@ -8,8 +8,9 @@ new content, and is put back or kept.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ..model import STAGING_PREFIX, Inode, InodeKey, Method
 from . import leases
@@ -29,8 +30,7 @@ if TYPE_CHECKING:
 GONE = (FileNotFoundError, NotADirectoryError)
 
 
-@dataclass(slots=True)
-class _Scene:
+class _Scene(Struct):
     """What is there now: the inodes at the target and in staging (None: nothing)."""
 
     change: Change

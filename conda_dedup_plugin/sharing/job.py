@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat as stat_module
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from msgspec import Struct, field
 
 from ..model import Reason
 from . import leases
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from .staging import Swap
 
 
-@dataclass(slots=True)
-class OpenFile:
+class OpenFile(Struct):
     """An inode open for reading, as it was when it was opened."""
 
     inode: Inode
@@ -47,8 +47,7 @@ class Task(Protocol):
 TaskT = TypeVar("TaskT", bound=Task)
 
 
-@dataclass(slots=True)
-class Job(Generic[TaskT]):
+class Job(Struct, Generic[TaskT]):
     """One inode on its way: from its names ``old`` goes, and ``keeper`` comes."""
 
     task: TaskT

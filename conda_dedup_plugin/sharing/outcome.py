@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ..model import Method, Reason
 
@@ -12,8 +13,7 @@ if TYPE_CHECKING:
     from ..model import Inode
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What came of one planned share.
 
     Either ``method`` says how it was shared and ``bytes_freed`` what that gained, or ``reason`` why it

@@ -9,8 +9,9 @@ from __future__ import annotations
 import abc
 import contextlib
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ..layouts import disk_bytes_of
 from ..model import Inode, Method, Reason
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
     from .staging import Staging
 
 
-@dataclass(frozen=True, slots=True)
-class Copy:
+class Copy(Struct, frozen=True):
     """Give these names of an inode (all that ``duplicate`` has) an inode of their own, with this mtime (ns).
 
     ``write`` and ``sha256`` (raw) are for a repair: what writes the right content to a descriptor, and the
@@ -49,8 +49,7 @@ class Copy:
     bytecode: Bytecode | None = None
 
 
-@dataclass(slots=True)
-class _Made:
+class _Made(Struct):
     """A copy under its own name in staging, which goes again when others have its names."""
 
     staging: Staging

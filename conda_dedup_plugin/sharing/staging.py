@@ -6,8 +6,9 @@ import contextlib
 import errno
 import os
 import stat as stat_module
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from ..model import STAGING_PREFIX, InodeKey, Reason
 from .outcome import SkipError
@@ -148,8 +149,7 @@ class Staging:
         return True
 
 
-@dataclass(slots=True)
-class Swap:
+class Swap(Struct):
     """One name of a duplicate: ``name`` in the open ``directory``, and where its successor waits."""
 
     root: str

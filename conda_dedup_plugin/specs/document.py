@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
+from msgspec import Struct
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
@@ -43,8 +43,7 @@ def wrong(path: str, line: int, what: str, hint: str = "") -> UsageError:
     return UsageError(f"{path!r}, line {line}: {what}.", hint or _MEND)
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(Struct, frozen=True):
     """One value of a YAML document, whatever its type; every scalar is the text that stands there."""
 
     path: str

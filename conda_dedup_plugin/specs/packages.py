@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
+from msgspec import Struct
 from packaging.utils import canonicalize_name
 
 if TYPE_CHECKING:
@@ -35,8 +35,7 @@ class Package(NamedTuple):
         return self.dist.subdir == PYPI
 
 
-@dataclass(frozen=True)
-class Specs:
+class Specs(Struct, frozen=True):
     """All packages of one environment or file, by name, conda's first.
 
     ``source`` is the prefix or the path of the file. ``exact``: every package has a version and a build.

@@ -11,10 +11,10 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from conda_dedup_plugin.apply import Applied, apply_plan
 from conda_dedup_plugin.engine import Analysis, analyse

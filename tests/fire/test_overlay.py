@@ -8,10 +8,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from conda_dedup_plugin.apply import Applied, apply_plan
 from conda_dedup_plugin.engine import Analysis, analyse

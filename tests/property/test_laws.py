@@ -10,7 +10,6 @@ import shutil
 import stat
 import tempfile
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from msgspec.structs import replace
 
 from conda_dedup_plugin.apply import apply_plan
 from conda_dedup_plugin.engine import analyse

@@ -38,7 +38,7 @@ def clone(descriptor: int, name: str, directory: int) -> None:
 
 
 def probe_as_there(descriptor: int):
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     return replace(probe(descriptor), in_place=False, blocks=False)
 

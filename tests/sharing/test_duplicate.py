@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 import conda_dedup_plugin.apply as apply_module
 import conda_dedup_plugin.evidence as evidence_module
