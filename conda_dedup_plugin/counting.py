@@ -109,6 +109,7 @@ class Counter:
                 folders_of.add(below, itself)
             if found != device:
                 device = found
+                listing.devices.add(device)
                 spot = spread(device)
                 seen = self._seen.setdefault(device, {})
                 known_numbers = descriptor >= 0 and file_system(descriptor) in _TRUE_NUMBERS

@@ -24,7 +24,7 @@ from .reckoning import Reckoning
 from .workers import spread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
     from .model import Device, Inode, InodeKey, Scope
     from .plan import Group, Plan, PlanOptions
@@ -144,7 +144,7 @@ def analyse_inventory(
     reckoning.devices = devices
     groups = list(planner.groups(gather(scope, candidates, devices, inventory.sizes)))
     shared = taken | {share.duplicate.key for group in groups for share in group.shares}
-    if inventory.may_share_extents:
+    if inventory.may_share_extents and not _have_no_extents(inventory, devices):
         # what is linked to a keeper gets the blocks that the keeper has by then
         groups = _blocks(inventory, devices, options, shared, cache_devices) + groups
     if wanted is not bytecode:
@@ -228,6 +228,12 @@ def _blocks(
     with BlockReader(scope) as reader:
         planner = BlockPlanner(scope, devices, options, reader.compare, cache_devices)
         return [group for inodes in looked_at for group in planner.groups(inodes)]
+
+
+def _have_no_extents(inventory: Inventory, devices: Mapping[int, Device]) -> bool:
+    """Whether it has turned out that no device has files that can share extents."""
+    known = [devices.get(number) for number in inventory.devices]
+    return all(device is not None and device.certain and not device.reflink for device in known)
 
 
 def _cache_devices(scope: Scope) -> set[int]:

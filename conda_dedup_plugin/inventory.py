@@ -50,6 +50,8 @@ class Inventory(Struct):
     folders: dict[int, Folders] = field(default_factory=dict)
     #: For each tree what each kind of a package's files takes, if every package was counted apart.
     parts: dict[int, Parts] = field(default_factory=dict)
+    #: The numbers of the devices on which there are files.
+    devices: set[int] = field(default_factory=set)
     #: False: no files of any device share extents, as far as they can be asked.
     may_share_extents: bool = True
     _inodes: dict[InodeKey, Inode] | None = None

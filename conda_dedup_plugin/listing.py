@@ -114,6 +114,8 @@ class Listing(Struct):
     keys: array[int] = field(default_factory=lambda: array("Q"))
     ends: array[int] = field(default_factory=lambda: array("Q"))
     rows: bytes = b""
+    #: the numbers of those it lies on
+    devices: set[int] = field(default_factory=set)
     #: False: no files of any device share extents, as far as was asked up to now
     may_share_extents: bool = True
     #: the dists that rows of this listing, and of later ones, speak of

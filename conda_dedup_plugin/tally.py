@@ -60,6 +60,7 @@ class Tally:
         for listing in listings:
             index = listing.index
             inventory.warnings += listing.warnings
+            inventory.devices |= listing.devices
             inventory.folders[index] = listing.folders
             if listing.builds:
                 inventory.builds[index] = listing.builds
