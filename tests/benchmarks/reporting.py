@@ -203,7 +203,9 @@ def apart(home: Path) -> dict[str, str]:
     """The environment variables of a user who has nothing yet."""
     folders = {"XDG_STATE_HOME": "state", "XDG_CACHE_HOME": "cache", "XDG_CONFIG_HOME": "config"}
     made = {name: str(home / folder) for name, folder in {**folders, "XDG_DATA_HOME": "data"}.items()}
-    return {**made, "HOME": str(home), "PYTHONPATH": str(REPOSITORY)}
+    # our bytecode is kept after the warming run, as it is when pip installs us
+    python = {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": ""}
+    return {**made, **python, "HOME": str(home)}
 
 
 def say(text: str) -> None:
