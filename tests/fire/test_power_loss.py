@@ -49,7 +49,7 @@ def small_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(batches_module, "MOST_NAMES", 3)
     monkeypatch.setattr(batches_module, "LONGEST_SECONDS", 600)
-    # an early sync, so that the one in the batch is short; its errors count for nothing, so neither may it
+    # an early sync, so that the one in the batch is short; that one alone must do
     monkeypatch.setattr(batches_module.Batches, "_sync_once", lambda self, file: None)
 
 
