@@ -196,8 +196,9 @@ def _share(run: Run, scope: Scope, index: int, changed: Changed) -> Shared:
     min_size = settings.floor(settings.goal)
     wanted = Wanted(text=settings.hardlink_untracked, bytecode=settings.normalize_bytecode)
     looked = look(scope, index, changed, min_size, lambda: run.is_over, wanted)
-    if looked.dist_of or looked.wheel_of:
-        durability.begin(root)  # of what the command wrote much is still to be written out
+    if any(claims for tree, claims in looked.listing.trees.items() if tree != index):
+        # others may hold the same; of what the command wrote much is still to be written out
+        durability.begin(f"{root}/{next(iter(looked.listing.trees[index]), '')}")
     options = PlanOptions(
         method=settings.method,
         goal=settings.goal,

@@ -11,7 +11,8 @@ import errno
 import os
 from contextlib import suppress
 
-from .system import open_root, sync_file_system
+from .probe import probe
+from .system import open_entry, open_root, sync_file_system
 
 #: What was said of a device when something written to it was lost, by its number.
 _lost: dict[int, OSError] = {}
@@ -32,18 +33,28 @@ def make_durable(descriptor: int, device: int) -> None:
         raise
 
 
-def begin(root: str) -> None:
-    """Have written out beside the work what was written to the device of a directory.
+def begin(path: str) -> None:
+    """Have written out beside the work what was written to the device of a file whose names may be exchanged.
 
-    Whoever makes it durable afterwards has less to wait for.
+    Whoever makes it durable afterwards has less to wait for. For a device that can reflink nobody waits, and
+    a remote one might take long.
     """
     with suppress(OSError, RuntimeError):  # gone, or this user may have no more threads
-        descriptor = open_root(root, listed=True)
+        folder, _, name = path.rpartition("/")
+        directory = open_root(folder)
         try:
-            _thread.start_new_thread(_sync, (descriptor,))
-        except BaseException:
-            os.close(descriptor)
-            raise
+            descriptor = open_entry(name, directory)
+        finally:
+            os.close(directory)
+        begun = False
+        try:
+            device = probe(descriptor)
+            if not (device.reflink or device.remote):
+                _thread.start_new_thread(_sync, (descriptor,))
+                begun = True
+        finally:
+            if not begun:
+                os.close(descriptor)
 
 
 def _sync(descriptor: int) -> None:
