@@ -23,6 +23,8 @@ _HAZARDS = tuple(Hazard)
 _HEAD = struct.Struct("<BIH")
 #: dist, flags, size
 _CLAIM = struct.Struct("<QBq")
+#: So many first bytes of a row tell how many it has.
+HEAD_BYTES = _STAT.size + _HEAD.size
 _PREFIXED, _NO_LINK, _PIP, _DIGEST, _SAME_PATH, _BELOW_PACKAGE = (1 << bit for bit in range(6))
 _DIGEST_BYTES = 32
 #: Times from here on are before 1970: those of ext4 and XFS go beyond 63 bits of nanoseconds.
@@ -68,6 +70,12 @@ def pack_name(hazard: Hazard, path: str, claim: bytes) -> bytes:
     """Pack what a row says besides its inode; ``claim`` is empty if no record speaks of the file."""
     name = _encoded(path)
     return _HEAD.pack(hazard, len(name), len(claim)) + name + claim
+
+
+def row_length(packed: bytes, start: int) -> int:
+    """Return how many bytes the row has that begins at ``start``; struct.error: its head is not all there."""
+    _, length, size = _HEAD.unpack_from(packed, start + _STAT.size)
+    return HEAD_BYTES + int(length) + int(size)
 
 
 def _encoded(path: str) -> bytes:

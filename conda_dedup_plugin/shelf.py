@@ -10,7 +10,7 @@ from array import array
 from typing import TYPE_CHECKING, NamedTuple
 
 from .buckets import in_turns, several
-from .packing import KEY_BYTES, Unpacker
+from .packing import HEAD_BYTES, KEY_BYTES, Unpacker, row_length
 from .sharing.system import pread
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ _MOST_COLUMNS = 1 << 20
 _WORD = 8
 #: So many bytes of the file are read at once.
 _NEAR = 1 << 14
-#: The place of a row: the number of its listing, and that of the row.
-_ROW_BITS = 32
-_ROWS = (1 << _ROW_BITS) - 1
+#: The place of a row: the number of its listing, and where it begins in the rows of that.
+_PLACE_BITS = 40
+_PLACES = (1 << _PLACE_BITS) - 1
 
 
 class _Part(NamedTuple):
@@ -126,40 +126,37 @@ class Shelf:
         assert self._file is not None
         return pread(self._file.fileno(), size, place)
 
-    def _row(self, part: _Part, number: int) -> bytes:
-        ends = part.ends
-        if isinstance(ends, int):
-            two = array("Q")
-            two.frombytes(self._read(ends + _WORD * max(0, number - 1), 2 * _WORD))
-            start, end = (two[0], two[1]) if number else (0, two[0])
-        else:
-            start, end = (ends[number - 1] if number else 0), ends[number]
+    def _row(self, place: int) -> bytes:
+        part, start = self._parts[place >> _PLACE_BITS], place & _PLACES
         if not isinstance(part.rows, int):
-            return part.rows[start:end]
+            return part.rows[start : start + row_length(part.rows, start)]
         begin, near = self._near.get(part.rows, (0, b""))
-        if start < begin or end > begin + len(near):
+        start -= begin
+        there = len(near) - start
+        if start < 0 or there < HEAD_BYTES or there < row_length(near, start):
             # groups come in the order of directories, which is much the same in all trees
-            begin, near = start, self._read(part.rows + start, max(end - start, _NEAR))
+            begin += start
+            start = 0
+            near = self._read(part.rows + begin, _NEAR)
+            if len(near) < row_length(near, 0):
+                near = self._read(part.rows + begin, row_length(near, 0))
             self._near[part.rows] = begin, near
-        return near[start - begin : end - begin]
+        return near[start : start + row_length(near, start)]
 
     # -- inodes -------------------------------------------------------------------------------------
 
     def inodes(self) -> dict[InodeKey, Inode]:
         """Return every inode with all its names, as objects: for those who cannot do with less."""
-        found: dict[bytes, Inode] = {}
-        for part in self._parts:
-            for number in range(part.length):
-                self._name(found, part, number)
-        return {inode.key: inode for inode in found.values()}
+        places = (place for _, _, places in self._columns() for place in places)
+        return {inode.key: inode for inode in self.unpack(places)}
 
-    def _name(self, found: dict[bytes, Inode], part: _Part, number: int) -> None:
-        row = self._row(part, number)
+    def _name(self, found: dict[bytes, Inode], place: int) -> None:
+        row = self._row(place)
         key = row[:KEY_BYTES]
         inode = found.get(key)
         if inode is None:
             inode = found[key] = self._unpacker.inode(row)
-        name, hazard = self._unpacker.name(row, part.tree)
+        name, hazard = self._unpacker.name(row, self._parts[place >> _PLACE_BITS].tree)
         inode.names.append(name)
         inode.hazard = max(inode.hazard, hazard)
 
@@ -175,9 +172,10 @@ class Shelf:
     def _columns(self) -> Iterator[Columns]:
         """Yield the rows of every listing, as numbers."""
         for index, part in enumerate(self._parts):
-            start = index << _ROW_BITS
-            keys, idents = (self._column(column, part.length) for column in (part.keys, part.idents))
-            yield keys, idents, range(start, start + part.length)
+            columns = (part.keys, part.idents, part.ends)
+            keys, idents, ends = (self._column(column, part.length) for column in columns)
+            first = index << _PLACE_BITS
+            yield keys, idents, array("Q", [first, *(first + end for end in ends[:-1])])
 
     def _grouping(self, parts: Sequence[Columns], more: Columns = ((), (), ())) -> Grouping:
         """Make groups of rows; ``more`` are those besides that may be names of the same inodes."""
@@ -202,7 +200,7 @@ class Shelf:
         """Return the inodes of which the rows at these places are names."""
         found: dict[bytes, Inode] = {}
         for place in places:
-            self._name(found, self._parts[place >> _ROW_BITS], place & _ROWS)
+            self._name(found, place)
         return list(found.values())
 
 
