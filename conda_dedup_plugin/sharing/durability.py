@@ -14,8 +14,8 @@ from contextlib import suppress
 from .probe import probe
 from .system import open_entry, open_root, sync_file_system
 
-#: What was said of a device when something written to it was lost, by its number.
-_lost: dict[int, OSError] = {}
+#: The error numbers of devices to which something was written that was lost, by their numbers.
+_lost: dict[int, int] = {}
 
 
 def make_durable(descriptor: int, device: int) -> None:
@@ -24,12 +24,12 @@ def make_durable(descriptor: int, device: int) -> None:
     OSError: something was lost, now or earlier; with ENOSYS, this system cannot do it at once for all.
     """
     if device in _lost:
-        raise OSError(_lost[device].errno, _lost[device].strerror)
+        raise OSError(_lost[device], os.strerror(_lost[device]))
     try:
         sync_file_system(descriptor)
     except OSError as exc:
         if exc.errno != errno.ENOSYS:
-            _lost[device] = exc
+            _lost[device] = exc.errno or errno.EIO
         raise
 
 
