@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -57,8 +58,9 @@ def test_nothing_is_shared_where_writes_were_lost(promised: Path) -> None:
         file.write(b"x" * 40 * MIB)
     for _ in range(2):  # the kernel tells of it once
         applied = apply(forge)
-        assert applied.names == 0 and len(applied.failed) == 3
-        assert "Input/output error" in applied.failed[0][1]
+        assert applied.names == 0
+        assert len(applied.failed) + sum(count for count, _ in applied.skipped.values()) == len(FILES)
+        assert durability._lost  # EIO, ENOSPC, or EROFS if the file system gave up
         assert_unchanged(before, snapshot(promised / "envs"))
         assert not leftovers(promised)
 
@@ -71,6 +73,7 @@ def test_what_was_written_beside_the_work_counts_as_well(promised: Path) -> None
     with open(promised / "much", "wb") as file:
         file.write(b"x" * 40 * MIB)
     durability.begin(f"{promised}/envs/one/lib/lib0.so")
-    while not durability._lost:
+    end = time.monotonic() + 60
+    while not durability._lost and time.monotonic() < end:
         os.sched_yield()
-    assert apply(forge).names == 0
+    assert durability._lost and apply(forge).names == 0
