@@ -1,47 +1,43 @@
-"""Numbers sorted into buckets, so that what is asked for together is read together; once many, in a file."""
+"""Numbers sorted into buckets, so that what is asked for together is read together; once many, spilled."""
 
 from __future__ import annotations
 
 from array import array
 from typing import TYPE_CHECKING, TypeAlias
 
-from .sharing.system import pread
-
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from typing import IO
 
-#: A bucket with more numbers than this is emptied into the file.
+    from .spill import Spill
+
+#: A bucket with more numbers than this is emptied.
 _MOST = 1 << 14
-_WORD = 8
 #: Of rows: the keys of their contents, the idents of their inodes, their places.
 Columns: TypeAlias = tuple["Sequence[int]", "Sequence[int]", "Sequence[int]"]
 
 
 class Buckets:
-    """So many buckets of triples of numbers below 2**64; ``file`` is what they are emptied into."""
+    """So many buckets of triples of numbers below 2**64, emptied into a ``spill``."""
 
-    def __init__(self, count: int, file: IO[bytes]) -> None:
+    def __init__(self, count: int, spill: Spill) -> None:
         #: where to put numbers, three for each triple
         self.open = [array("Q") for _ in range(count)]
-        #: for each bucket (place, bytes) of what is in the file
-        self._written: list[list[tuple[int, int]]] = [[] for _ in range(count)]
-        self._file = file
+        #: for each bucket (place, numbers) of what was spilled
+        self._spilled: list[list[tuple[int, int]]] = [[] for _ in range(count)]
+        self._spill = spill
 
     def trim(self) -> None:
-        """Empty those into the file that hold much."""
+        """Empty those that hold much."""
         for number, held in enumerate(self.open):
             if len(held) > _MOST:
-                self._written[number].append((self._file.tell(), _WORD * len(held)))
-                self._file.write(memoryview(held))
+                self._spilled[number].append((self._spill.append(held), len(held)))
                 del held[:]
-        self._file.flush()
 
     def take(self, number: int) -> array[int]:
         """Return the numbers of a bucket, in the order in which they came; it is no use afterwards."""
         found = array("Q")
-        for place, size in self._written[number]:
-            found.frombytes(pread(self._file.fileno(), size, place))
+        for place, count in self._spilled[number]:
+            found += self._spill.numbers(place, count)
         found += self.open[number]
         self.open[number] = array("Q")
         return found
@@ -52,12 +48,12 @@ def columns(numbers: array[int]) -> Columns:
     return numbers[0::3], numbers[1::3], numbers[2::3]
 
 
-def in_turns(parts: Iterable[Columns], turns: int, file: IO[bytes]) -> Iterator[tuple[Columns, Columns]]:
+def in_turns(parts: Iterable[Columns], turns: int, spill: Spill) -> Iterator[tuple[Columns, Columns]]:
     """Sort the rows of all parts by their key; for each turn yield the rows of some keys, and others.
 
     Those are rows without a key, or with one of another turn, of inodes that have one of this turn.
     """
-    by_key, by_ident, more = (Buckets(turns, file) for _ in range(3))
+    by_key, by_ident, more = (Buckets(turns, spill) for _ in range(3))
     keyed, inodes = by_key.open, by_ident.open
     for part in parts:
         for row in zip(*part, strict=True):

@@ -91,7 +91,7 @@ class Counter:
         here: list[_Seen] = []
         cached: list[tuple[_Seen, Build]] = []
         rows: list[bytes] = []
-        idents, keys, ends = listing.idents, listing.keys, listing.ends
+        idents, keys, starts = listing.idents, listing.keys, listing.starts
         said_of, claim_of, index, least = self._sayings.by_id.get, claims.get, listing.index, self._min_size
         folders_of = listing.folders
         end = spot = 0
@@ -193,8 +193,8 @@ class Counter:
                         elif known.count == 1:
                             cached.append((known, build))
                 rows.append(row)
+                starts.append(end)
                 end += len(row)
-                ends.append(end)
         listing.rows = b"".join(rows)
         folders_of.pack()
         for one, of in cached:

@@ -100,7 +100,7 @@ class Listing(Struct):
 
     Of what several names share, ``classes`` counts the names alone; the rest is in ``linked``. The columns
     have an element for every row: ``idents`` tells its inode, ``keys`` its content going by the records
-    (0: they do not say), ``ends`` where it ends in ``rows``.
+    (0: they do not say), ``starts`` where it begins in ``rows``.
     """
 
     index: int
@@ -112,7 +112,7 @@ class Listing(Struct):
     begins: dict[str, array[int]] = field(default_factory=dict)
     idents: array[int] = field(default_factory=lambda: array("Q"))
     keys: array[int] = field(default_factory=lambda: array("Q"))
-    ends: array[int] = field(default_factory=lambda: array("Q"))
+    starts: array[int] = field(default_factory=lambda: array("Q"))
     rows: bytes = b""
     #: the numbers of those it lies on
     devices: set[int] = field(default_factory=set)

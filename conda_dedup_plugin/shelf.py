@@ -5,17 +5,15 @@ Whoever asks gets one group of inodes after the other, made of rows as they are 
 
 from __future__ import annotations
 
-import tempfile
 from array import array
 from typing import TYPE_CHECKING, NamedTuple
 
 from .buckets import in_turns, several
 from .packing import HEAD_BYTES, KEY_BYTES, Unpacker, row_length
-from .sharing.system import pread
+from .spill import WORD, Spill
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
-    from typing import IO
 
     from .buckets import Columns
     from .listing import Listing
@@ -27,7 +25,6 @@ _MOST_BYTES = 8 << 20
 _MOST_ROWS = 3 << 17
 #: The columns of so many rows are kept in memory.
 _MOST_COLUMNS = 1 << 20
-_WORD = 8
 #: So many bytes of the file are read at once.
 _NEAR = 1 << 14
 #: The place of a row: the number of its listing, and where it begins in the rows of that.
@@ -42,7 +39,7 @@ class _Part(NamedTuple):
     length: int
     idents: array[int] | int
     keys: array[int] | int
-    ends: array[int] | int
+    starts: array[int] | int
     rows: bytes | int
 
 
@@ -60,7 +57,7 @@ class Shelf:
         self._most_rows = most_rows
         self._most_columns = most_columns
         self._bytes = 0
-        self._file: IO[bytes] | None = None
+        self._spill = Spill()
         self._unpacker = Unpacker()
         #: of listings whose rows are in the file what was read last: from where on, and the bytes
         self._near: dict[int, tuple[int, bytes]] = {}
@@ -78,36 +75,25 @@ class Shelf:
         self._unpacker.dists.update(listing.dists)
         if not listing.idents:
             return
-        self._bytes += len(listing.rows) + 3 * _WORD * len(listing.idents)
-        columns = (listing.idents, listing.keys, listing.ends, listing.rows)
+        self._bytes += len(listing.rows) + 3 * WORD * len(listing.idents)
+        columns = (listing.idents, listing.keys, listing.starts, listing.rows)
         part = _Part(listing.index, len(listing.idents), *columns)
         self._parts.append(part)
         if self._bytes > self._most_bytes:
-            self._parts = [self._put_away(part) for part in self._parts]
+            many = len(self) > self._most_columns
+            self._parts = [self._put_away(part, many) for part in self._parts]
 
-    def _put_away(self, part: _Part) -> _Part:
+    def _put_away(self, part: _Part, columns: bool) -> _Part:
         """Put rows into the file, and the columns, too, once there are many of them."""
-        file = self._opened()
-        columns = (part.idents, part.keys, part.ends)
-        if len(self) > self._most_columns:
-            columns = tuple(map(self._write, columns))  # type: ignore[assignment]
-        kept = _Part(part.tree, part.length, *columns, self._write(part.rows))
-        file.flush()
+        kept = part._replace(rows=self._append(part.rows))
+        if columns:
+            idents, keys, starts = map(self._append, (part.idents, part.keys, part.starts))
+            kept = kept._replace(idents=idents, keys=keys, starts=starts)
         return kept
 
-    def _opened(self) -> IO[bytes]:
-        if self._file is None:
-            self._file = tempfile.TemporaryFile(prefix="conda-dedup-")  # noqa: SIM115 (goes with us)
-        return self._file
-
-    def _write(self, column: array[int] | bytes | int) -> int:
-        """Append to the file; where it begins there. What is in the file already stays."""
-        assert self._file is not None
-        if isinstance(column, int):
-            return column
-        place = self._file.tell()
-        self._file.write(memoryview(column))
-        return place
+    def _append(self, column: array[int] | bytes | int) -> int:
+        """Return where it is in the file; what is there already stays."""
+        return column if isinstance(column, int) else self._spill.append(column)
 
     def sort(self) -> None:
         """Bring the listings into the order of their trees."""
@@ -116,15 +102,7 @@ class Shelf:
     # -- columns and rows ---------------------------------------------------------------------------
 
     def _column(self, column: array[int] | int, length: int) -> array[int]:
-        if not isinstance(column, int):
-            return column
-        found = array("Q")
-        found.frombytes(self._read(column, length * _WORD))
-        return found
-
-    def _read(self, place: int, size: int) -> bytes:
-        assert self._file is not None
-        return pread(self._file.fileno(), size, place)
+        return self._spill.numbers(column, length) if isinstance(column, int) else column
 
     def _row(self, place: int) -> bytes:
         part, start = self._parts[place >> _PLACE_BITS], place & _PLACES
@@ -137,9 +115,9 @@ class Shelf:
             # groups come in the order of directories, which is much the same in all trees
             begin += start
             start = 0
-            near = self._read(part.rows + begin, _NEAR)
+            near = self._spill.read(part.rows + begin, _NEAR)
             if len(near) < row_length(near, 0):
-                near = self._read(part.rows + begin, row_length(near, 0))
+                near = self._spill.read(part.rows + begin, row_length(near, 0))
             self._near[part.rows] = begin, near
         return near[start : start + row_length(near, start)]
 
@@ -166,16 +144,16 @@ class Shelf:
         if turns == 1:
             yield self._grouping(list(self._columns()))
         elif turns:
-            for columns, more in in_turns(self._columns(), turns, self._opened()):
+            for columns, more in in_turns(self._columns(), turns, self._spill):
                 yield self._grouping([columns], more)
 
     def _columns(self) -> Iterator[Columns]:
         """Yield the rows of every listing, as numbers."""
         for index, part in enumerate(self._parts):
-            columns = (part.keys, part.idents, part.ends)
-            keys, idents, ends = (self._column(column, part.length) for column in columns)
+            columns = (part.keys, part.idents, part.starts)
+            keys, idents, starts = (self._column(column, part.length) for column in columns)
             first = index << _PLACE_BITS
-            yield keys, idents, array("Q", [first, *(first + end for end in ends[:-1])])
+            yield keys, idents, array("Q", [first + start for start in starts])
 
     def _grouping(self, parts: Sequence[Columns], more: Columns = ((), (), ())) -> Grouping:
         """Make groups of rows; ``more`` are those besides that may be names of the same inodes."""

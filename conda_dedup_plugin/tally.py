@@ -46,7 +46,7 @@ class Tally:
         if listing.parts:
             self._inventory.parts[listing.index] = listing.parts
         # the shelf has them, or has put them away
-        listing.rows, listing.idents, listing.keys, listing.ends = b"", array("Q"), array("Q"), array("Q")
+        listing.rows, listing.idents, listing.keys, listing.starts = b"", array("Q"), array("Q"), array("Q")
         self._listings[listing.index] = listing
 
     def finish(self) -> None:

@@ -111,8 +111,8 @@ def listing(index: int, rows: Said) -> Listing:
         stat = os.stat_result((0o100644, inode, 1, 1, 0, 0, 9000, 0, 0, 0, 0.0, 0.0, 0.0, 0, 0, 0))
         found.idents.append(inode)
         found.keys.append(key)
+        found.starts.append(len(found.rows))
         found.rows += pack_stat(stat, 12288, -1) + pack_name(Hazard.PACKAGE, str(number), b"")
-        found.ends.append(len(found.rows))
     return found
 
 

@@ -102,11 +102,11 @@ def make(tree: int, files: int) -> Listing:
         listing.dists[dist_id(dist)] = dist
         row = pack_stat(stat, 8192, -1) + pack_name(hazard, at, claim)
         rows.append(row)
-        end += len(row)
         key = InodeKey(1, inode)
         listing.idents.append(ident(key))
         listing.keys.append(sized_key(base_key(said, hazard), 8192))
-        listing.ends.append(end)
+        listing.starts.append(end)
+        end += len(row)
         if not alone:
             listing.linked.idents.append(ident(key))
             listing.linked.plain.append(8192)
