@@ -6,13 +6,14 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from .claimed import Sayings
-from .layouts import BLOCK, disk_bytes_of
-from .listing import LOW, RECORDED, Blocks, Holding, Listing, ident, sized_key, spread
-from .model import Hazard, InodeKey, Totals
-from .packing import pack_name, pack_stat
+from .layouts import disk_bytes_of
+from .listing import LOW, RECORDED, Holding, Listing, sized_key, spread
+from .model import Hazard, Totals
+from .packing import pack_name
 from .parts import PartCounter
 from .physical import blocks_of
 from .policy import hazard_of
+from .seen import Seen, own_bytes_of, pack_seen
 from .sharing.system import entry_stat, file_system
 from .walking import listed_folder, unreadable, walk
 
@@ -28,24 +29,6 @@ _TRUE_NUMBERS = frozenset({"ext4", "xfs", "btrfs", "tmpfs"})
 _META = "conda-meta/"
 
 
-class _Seen:
-    """An inode with several names, of which one at least has been seen; in the tree at hand so many."""
-
-    __slots__ = ("blocks", "count", "dist", "hazard", "ident", "nlink", "packed", "recorded", "size", "tree")
-
-    def __init__(self, stat: os.stat_result, blocks: Blocks) -> None:
-        self.ident = ident(InodeKey(stat.st_dev, stat.st_ino))
-        self.size = stat.st_size
-        self.nlink = stat.st_nlink
-        self.blocks = blocks
-        self.packed = _pack(stat, blocks)
-        self.tree = -1
-        self.count = 0
-        self.hazard = Hazard.NATIVE
-        self.dist = 0
-        self.recorded = False
-
-
 class Counter:
     """Lists trees one after the other; of a file that has several names only one is looked at.
 
@@ -59,7 +42,7 @@ class Counter:
         self._layouts = layouts
         self._sayings = Sayings()
         #: by device and number
-        self._seen: dict[int, dict[int, _Seen]] = {}
+        self._seen: dict[int, dict[int, Seen]] = {}
 
     def forget(self, claims: Iterable[Claim]) -> None:
         """Forget what claims say: no tree to come has them."""
@@ -88,8 +71,8 @@ class Counter:
         # A million files come by here: what is done for each is done in this one place.
         classes = [Totals() for _ in Hazard]
         parts = PartCounter() if self._detailed else None
-        here: list[_Seen] = []
-        cached: list[tuple[_Seen, Build]] = []
+        here: list[Seen] = []
+        cached: list[tuple[Seen, Build]] = []
         rows: list[bytes] = []
         idents, keys, starts = listing.idents, listing.keys, listing.starts
         said_of, claim_of, index, least = self._sayings.by_id.get, claims.get, listing.index, self._min_size
@@ -97,7 +80,7 @@ class Counter:
         end = spot = 0
         again = not tree.is_cache  # no other tree has the claims of a cache
         device = -1
-        seen: dict[int, _Seen] = {}
+        seen: dict[int, Seen] = {}
         known_numbers = False
         for below, descriptor, entries in folders:
             # of what is listed and not walked, each entry may be on another device
@@ -174,7 +157,7 @@ class Counter:
                         counted.unrecorded_bytes += disk
                     if size < least or not keep:
                         continue
-                    packed = _pack(stat, blocks)
+                    packed = pack_seen(stat, blocks)
                     idents.append((stat.st_ino + spot) & LOW)
                 if said is None:
                     keys.append(0)
@@ -189,7 +172,7 @@ class Counter:
                         build = said.claim.dist[:4]
                         alone = listing.builds.setdefault(build, 0)
                         if known is None:
-                            listing.builds[build] = alone + _own_bytes(disk, blocks)
+                            listing.builds[build] = alone + own_bytes_of(disk, blocks)
                         elif known.count == 1:
                             cached.append((known, build))
                 rows.append(row)
@@ -199,14 +182,14 @@ class Counter:
         folders_of.pack()
         for one, of in cached:
             if one.count == one.nlink:
-                listing.builds[of] += _own_bytes(one.blocks.plain, one.blocks)
+                listing.builds[of] += own_bytes_of(one.blocks.plain, one.blocks)
         if parts is not None:
             for known in here:
                 parts.link(known.dist, known.hazard, known.blocks)
             listing.parts = parts.settle(classes)
         return self._done(listing, classes, here)
 
-    def _done(self, listing: Listing, classes: list[Totals], here: list[_Seen]) -> Listing:
+    def _done(self, listing: Listing, classes: list[Totals], here: list[Seen]) -> Listing:
         """Return a listing with what is counted of its tree."""
         counted, linked = listing.counted, listing.linked
         for totals in classes:
@@ -232,21 +215,11 @@ class Counter:
         listing.dists = self._sayings.new_dists()
         return listing
 
-    def _known(self, listing: Listing, name: str, stat: os.stat_result, directory: int) -> _Seen:
+    def _known(self, listing: Listing, name: str, stat: os.stat_result, directory: int) -> Seen:
         numbers = self._seen.setdefault(stat.st_dev, {})
         known = numbers.get(stat.st_ino)
         if known is None:
-            known = numbers[stat.st_ino] = _Seen(
+            known = numbers[stat.st_ino] = Seen(
                 stat, blocks_of(self._layouts, listing.begins, name, stat, directory)
             )
         return known
-
-
-def _own_bytes(disk: int, blocks: Blocks | None) -> int:
-    """Return what goes with a file at least; ``disk`` bytes where its extents were not asked for."""
-    return disk if blocks is None or not blocks.pool else blocks.plain + BLOCK * len(blocks.own)
-
-
-def _pack(stat: os.stat_result, blocks: Blocks | None) -> bytes:
-    own = _own_bytes(-1, blocks)
-    return pack_stat(stat, disk_bytes_of(stat), own)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from .block_plan import BlockPlanner, propose_blocks
 from .blocks import BlockReader
 from .bytecode_plan import plan_bytecode
 from .candidates import checked, proposals
+from .collection import no_collection
 from .compiled import find_units
 from .contents import read_contents
 from .evidence import gather, probe_devices
@@ -84,7 +84,7 @@ def analyse(
     for its page.
     """
     progress = progress or Progress()
-    with _no_collection():
+    with no_collection():
         inventory = scan(scope, min_size if look is None else 0, progress, detailed)
         if look is not None:
             look(inventory)
@@ -92,18 +92,6 @@ def analyse(
                 key: inode for key, inode in inventory.inodes.items() if inode.size >= min_size
             }
         return analyse_inventory(inventory, options, deep, progress, whole, detailed)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Leave garbage alone that is none: millions of small objects are made here, and no cycles."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def analyse_inventory(

@@ -6,7 +6,6 @@ our part, and nothing is ever printed on stdout.
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import sys
@@ -158,17 +157,14 @@ def _work(command: str, settings: Settings) -> None:
     )
     if not may_have_changed(run):
         return
-    collecting = gc.isenabled()
-    gc.disable()  # what conda made would be looked through again and again; this run makes no cycles
-    try:
+    from .collection import no_collection
+
+    with no_collection():  # what conda made would be looked through again and again
         from .automatic import lines, share_changed, snapshot_changed
 
         told = lines(settings, share_changed(settings, run), "conda dedup")
         for line in told if settings.auto else snapshot_changed(settings, run):
             _say(line)
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def _notify(settings: Settings) -> None:
